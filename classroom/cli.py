@@ -1,0 +1,91 @@
+"""The `onggi` command: finds the command that was asked for and runs it, and turns errors into one clear line.
+
+Starting must stay cheap, so this module imports nothing but what reads a command line. Each command is a module of
+`classroom.commands` with `add_arguments(parser)` and `run(arguments) -> int`, imported only when it is the one asked for.
+"""
+
+import sys
+
+from classroom.commands.table import COMMANDS, Command
+
+USAGE_ERROR = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's) and return the exit status.
+
+    0: done. 2: wrong input, told in one line on standard error. 130: interrupted by Ctrl-C.
+    """
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        return _dispatch(arguments)
+    except KeyboardInterrupt:
+        print("onggi: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone (`onggi … | head`). Nothing is wrong, and nothing more can be said.
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        if not _is_for_people(error):
+            raise
+        print(f"onggi: {error}", file=sys.stderr)
+        return USAGE_ERROR
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0 if arguments else USAGE_ERROR
+    if arguments[0] in ("-V", "--version"):
+        from importlib.metadata import version
+
+        print(f"onggi {version('onggi')}")
+        return 0
+    command = _find(arguments[0])
+    if command is None:
+        return USAGE_ERROR
+    from argparse import ArgumentParser
+    from importlib import import_module
+
+    module = import_module(command.module)
+    parser = ArgumentParser(prog=f"onggi {command.name}", description=command.summary)
+    module.add_arguments(parser)
+    status: int = module.run(parser.parse_args(arguments[1:]))
+    return status
+
+
+def _find(name: str) -> Command | None:
+    for command in COMMANDS:
+        if command.name == name:
+            return command
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, [command.name for command in COMMANDS], n=1)
+    hint = f"did you mean `onggi {near[0]}`?" if near else "see `onggi --help`"
+    print(f"onggi: unknown command `{name}`: {hint}", file=sys.stderr)
+    return None
+
+
+def _help() -> str:
+    width = max(len(command.name) for command in COMMANDS)
+    rows = "\n".join(f"  {command.name:<{width}}  {command.summary}" for command in COMMANDS)
+    return (
+        "usage: onggi [-h] [--version] COMMAND ...\n\n"
+        "onggi measures and simulates what separates a container from a virtual machine.\n\n"
+        f"commands:\n{rows}\n\n"
+        "`onggi COMMAND --help` tells more. Start with `onggi compare`."
+    )
+
+
+def _is_for_people(error: Exception) -> bool:
+    """Whether `error` is ours, with a message written for the person at the keyboard, and not a bug."""
+    from real_engine.errors import EngineError
+    from simulator.errors import SimulatorError
+
+    return isinstance(error, (EngineError, SimulatorError))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

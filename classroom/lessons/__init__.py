@@ -1,0 +1,1 @@
+"""How the lessons are built from their sources, in both languages."""

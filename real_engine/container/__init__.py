@@ -1,0 +1,1 @@
+"""A container: what to run, the sandbox around it, and its end."""

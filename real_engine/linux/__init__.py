@@ -1,0 +1,1 @@
+"""The kernel's words and no policy: system calls, mounts, cgroups, capabilities, seccomp."""

@@ -1,0 +1,1 @@
+"""The experiments, and the tidy files that they leave."""

@@ -1,0 +1,1 @@
+"""A real guest under QEMU, for the other side of every comparison."""

@@ -1,0 +1,1 @@
+"""Who changes the room while it runs: the autoscalers."""

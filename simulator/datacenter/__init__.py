@@ -1,0 +1,1 @@
+"""What stands in the room: platforms, machines, instances, and what they consume."""

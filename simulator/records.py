@@ -1,0 +1,83 @@
+"""Records that people write by hand in TOML: strict, frozen, and refused with one line that says what to do."""
+
+import difflib
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from simulator.errors import SimulatorError
+
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class StrictModel(BaseModel):
+    """A frozen record that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Record = TypeVar("Record", bound=StrictModel)
+
+_LARGEST_RECORD = 4 * 1024 * 1024  # bytes: no hand-written scenario comes near, and a wrong path is not read whole
+
+
+def read_record(model: type[Record], path: Path) -> Record:
+    """Read `path` as TOML into `model`.
+
+    Raises:
+        SimulatorError: unreadable, too large, not TOML, an unknown key (the nearest valid one is named) or a bad value.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(_LARGEST_RECORD + 1)
+        if len(text) > _LARGEST_RECORD:
+            raise SimulatorError(f"{path}: larger than {_LARGEST_RECORD} bytes, so not a scenario or a profile")
+        tree = tomllib.loads(text.decode())
+    except OSError as error:
+        raise SimulatorError(f"{path}: {error.strerror}; name a TOML file that exists and can be read") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SimulatorError(f"{path}: not TOML: {error}") from error
+    return validate_record(model, tree, str(path))
+
+
+def validate_record(model: type[Record], tree: object, where: str) -> Record:
+    """Validate `tree` as `model`; the first error becomes one line that starts with `where`."""
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        raise SimulatorError(f"{where}: {_first_line(model, error)}") from error
+
+
+def _first_line(model: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(first["loc"][-1]), sorted(set(_keys(model))), n=1)
+        hint = f"did you mean `{near[0]}`?" if near else "remove it, or see `onggi scenario schema`"
+        return f"unknown key `{key}`: {hint}{more}"
+    if first["type"] == "missing":
+        return f"key `{key}` is missing: add it{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    shown = repr(first["input"])
+    got = f", got {shown}" if key and len(shown) <= 60 else ""
+    return f"{'key `' + key + '`: ' if key else ''}{message[0].lower()}{message[1:]}{got}{more}"
+
+
+def _keys(model: type[BaseModel]) -> Iterator[str]:
+    """Every key that `model` or a model inside it knows, to suggest one for a typo."""
+    for name, field in model.model_fields.items():
+        yield name
+        for inner in _models(field.annotation):
+            yield from _keys(inner)
+
+
+def _models(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)

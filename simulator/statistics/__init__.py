@@ -1,0 +1,1 @@
+"""Random streams, warm-up, confidence intervals and quantiles."""

@@ -1,0 +1,1 @@
+"""What flows through the room: arrivals, service demands, balancing, and every single request."""
