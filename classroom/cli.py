@@ -1,12 +1,12 @@
 """The `onggi` command: finds the command that was asked for and runs it, and turns errors into one clear line.
 
 Starting must stay cheap, so this module imports nothing but what reads a command line. Each command is a module of
-`classroom.commands` with `add_arguments(parser)` and `run(arguments) -> int`, imported only when it is the one asked for.
+`classroom.commands` with `add_arguments(parser)` and `run(arguments) -> int`, imported only when it is asked for.
 """
 
 import sys
 
-from classroom.commands.table import COMMANDS, Command
+from classroom.commands.table import COMMANDS
 
 USAGE_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -43,34 +43,32 @@ def _dispatch(arguments: list[str]) -> int:
 
         print(f"onggi {version('onggi')}")
         return 0
-    command = _find(arguments[0])
-    if command is None:
-        return USAGE_ERROR
+    name = arguments[0]
+    if name not in COMMANDS:
+        return _unknown(name)
     from argparse import ArgumentParser
     from importlib import import_module
 
-    module = import_module(command.module)
-    parser = ArgumentParser(prog=f"onggi {command.name}", description=command.summary)
+    summary, module_name = COMMANDS[name]
+    module = import_module(module_name)
+    parser = ArgumentParser(prog=f"onggi {name}", description=module.__doc__ or summary)
     module.add_arguments(parser)
     status: int = module.run(parser.parse_args(arguments[1:]))
     return status
 
 
-def _find(name: str) -> Command | None:
-    for command in COMMANDS:
-        if command.name == name:
-            return command
+def _unknown(name: str) -> int:
     from difflib import get_close_matches
 
-    near = get_close_matches(name, [command.name for command in COMMANDS], n=1)
+    near = get_close_matches(name, COMMANDS, n=1)
     hint = f"did you mean `onggi {near[0]}`?" if near else "see `onggi --help`"
     print(f"onggi: unknown command `{name}`: {hint}", file=sys.stderr)
-    return None
+    return USAGE_ERROR
 
 
 def _help() -> str:
-    width = max(len(command.name) for command in COMMANDS)
-    rows = "\n".join(f"  {command.name:<{width}}  {command.summary}" for command in COMMANDS)
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:<{width}}  {summary}" for name, (summary, _) in COMMANDS.items())
     return (
         "usage: onggi [-h] [--version] COMMAND ...\n\n"
         "onggi measures and simulates what separates a container from a virtual machine.\n\n"
