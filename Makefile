@@ -12,7 +12,7 @@ run: $(VENV)/ready-report ## set up and compare containers with virtual machines
 	@tools/debian-packages run
 	$(BIN)/onggi compare --report report.html
 
-test: $(VENV)/ready-dev ## set up everything that the tests need, and run them all
+test: $(VENV)/ready-dev check ## set up everything that the tests need, and run them all
 	@tools/debian-packages test
 	$(BIN)/python -m pytest
 

@@ -1,8 +1,8 @@
 """Build the notebooks of each language from one source: `python -m classroom.lessons.build [--check]`.
 
-A lesson's source is a `py:percent` file in `notebooks/`. A cell whose marker carries `lang="ko"` or `lang="en"` belongs to
-that language only, every other cell to both, so the code that is shown and run is the same in both languages. Notebooks
-are only ever generated and never read back.
+A lesson's source is a `py:percent` file in `notebooks/`. A cell whose marker carries `lang="ko"` or `lang="en"` belongs
+to that language only, every other cell to both, so the code that is shown and run is the same in both languages. A cell
+marked `solution=true` is left out of what students get. Notebooks are only ever generated and never read back.
 """
 
 import argparse
@@ -13,8 +13,10 @@ from typing import Any
 LANGUAGES = ("en", "ko")
 
 
-def build(source: Path, language: str) -> str:
+def build(source: Path, language: str, *, solutions: bool = False) -> str:
     """The notebook of `source` in `language`, as the text of an .ipynb file, without outputs.
+
+    With `solutions`, the cells that solve the tasks are in it, so that a test can see every check pass.
 
     The same source gives the same bytes: cells are numbered instead of getting random identifiers.
     """
@@ -22,10 +24,14 @@ def build(source: Path, language: str) -> str:
     import nbformat
 
     notebook = jupytext.read(source, fmt="py:percent")
-    cells = [cell for cell in notebook.cells if cell.metadata.get("lang", language) == language]
+    cells = [
+        cell
+        for cell in notebook.cells
+        if cell.metadata.get("lang", language) == language and (solutions or not cell.metadata.get("solution", False))
+    ]
     for number, cell in enumerate(cells):
         cell["id"] = f"cell-{number:02}"
-        cell.metadata.pop("lang", None)
+        cell.metadata = nbformat.NotebookNode()
     metadata: dict[str, Any] = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},

@@ -6,7 +6,6 @@ import os
 import platform as python_platform
 import re
 import subprocess
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -41,10 +40,9 @@ class Machine:
             cgroup=cgroup_layout(Path("/proc/self/mountinfo").read_text()),
         )
 
-    def fingerprint(self, runtimes: Mapping[str, str]) -> str:
-        """Sixteen hexadecimal digits that change when the machine or anything that was measured on it does."""
-        text = json.dumps([asdict(self), sorted(runtimes.items())])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that change when the machine or its kernel does."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def cgroup_layout(mountinfo: str) -> str:
@@ -89,7 +87,7 @@ class Provenance:
             "recorded_at": self.recorded_at,
             "command": self.command,
             "commit": _commit(),
-            "onggi_version": _version(),
+            "onggi_version": onggi_version(),
             "quick": self.quick,
             "complete": self.complete,
             "seed": self.seed,
@@ -100,13 +98,14 @@ class Provenance:
             "accelerators": self.accelerators,
             "runtimes": self.runtimes,
             "load_average": {"before": list(self.load_before), "after": list(os.getloadavg())},
-            "fingerprint": self.machine.fingerprint(self.runtimes),
+            "fingerprint": self.machine.fingerprint(),
             "warnings": self.warnings,
         }
         return write_durably(directory / "provenance.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
-def _version() -> str:
+def onggi_version() -> str:
+    """The installed version of onggi."""
     try:
         return version("onggi")
     except PackageNotFoundError:
