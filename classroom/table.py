@@ -26,7 +26,7 @@ def print_table(compared: "Compared", language: str) -> None:
     words = report_words(language)
     figures = compared.figures
     console = Console(highlight=False)
-    console.print(Text(words("host", host=compared.recording.origin, date="").rstrip(", "), style="dim"))
+    console.print(Text(words("origin", origin=compared.recording.origin), style="dim"))
     table = Table(show_lines=True)
     table.add_column("")
     for metric in METRICS:

@@ -6,7 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from real_engine.container.engine import Engine
+    from real_engine.container.spec import ContainerSpec
 
 READY = b"ready\n"
 """What an instance's own program writes first. Its arrival ends the start-up."""
@@ -47,9 +51,6 @@ class Platform(Protocol):
     def start(self) -> Instance:
         """Start an instance and return when its own program has said that it runs."""
 
-    def runtimes(self) -> dict[str, str]:
-        """The versions of what was measured, for the provenance."""
-
 
 def pss_of(pid: int) -> int:
     """Proportional set size of process `pid` in bytes, from /proc/PID/smaps_rollup (proc(5))."""
@@ -80,10 +81,6 @@ class ProcessPlatform:
     def start(self) -> "ProcessInstance":
         """Start the shell of busybox, which says that it runs and goes to sleep."""
         return ProcessInstance(self.busybox)
-
-    def runtimes(self) -> dict[str, str]:
-        """Nothing but the program itself, which the container's image has too."""
-        return {}
 
 
 class ProcessInstance:
@@ -142,3 +139,55 @@ def await_ready(descriptor: int) -> None:
         received += chunk
     if received != READY:
         raise OSError(f"the instance ended before it was ready, having said {received!r}")
+
+
+class ContainerPlatform:
+    """The engine's container: all of its isolation, and no network but loopback."""
+
+    name = "container"
+    variant = "default"
+    rehearses = True
+
+    def __init__(self, engine: "Engine", layers: tuple[Path, ...]) -> None:
+        """`layers` hold busybox, whose shell says that it runs."""
+        from real_engine.container.spec import ContainerSpec
+
+        self.engine = engine
+        self.spec = ContainerSpec(layers=layers, argv=("/bin/sh", "-c", PROGRAM))
+
+    def start(self) -> "ContainerInstance":
+        """Start a container of the image."""
+        return ContainerInstance(self.engine, self.spec)
+
+
+class ContainerInstance:
+    """A container. Its phases are the engine's, and at last `program`: from the exec until its program has spoken."""
+
+    def __init__(self, engine: "Engine", spec: "ContainerSpec") -> None:
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        try:
+            with open(os.devnull, "r+b", buffering=0) as null:
+                self._container = engine.start(spec, null.fileno(), write_end, null.fileno())
+            os.close(write_end)
+            write_end = -1
+            cpu_started = time.process_time() + cpu_seconds_of(self._container.pid)
+            await_ready(read_end)
+            self.ready_at = time.monotonic()
+            cpu_ready = time.process_time() + cpu_seconds_of(self._container.pid)
+        finally:
+            os.close(read_end)
+            if write_end >= 0:
+                os.close(write_end)
+        *_, last = (phases := self._container.phases)
+        self.phases = (
+            *(PhaseTime(phase.name, phase.wall_seconds, phase.cpu_seconds) for phase in phases),
+            PhaseTime("program", max(0.0, self.ready_at - last.end_seconds), cpu_ready - cpu_started),
+        )
+
+    def pss_bytes(self) -> int:
+        """Proportional set size of its only process."""
+        return pss_of(self._container.pid)
+
+    def stop(self) -> None:
+        """Kill it and remove all that it had."""
+        self._container.remove()

@@ -1,0 +1,135 @@
+"""Hold the model's predictions against measurements that it was not fitted to, and name where it is furthest off."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from simulator.evidence.validation import Pair, Validation
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument(
+        "--measurements",
+        metavar="HOST_OR_DIR",
+        default="reference",
+        help="a host in data/measurements, or a directory that `onggi measure` wrote (default: reference)",
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="write every pair and the summary as JSON to FILE, or to standard output with -"
+    )
+
+
+def run(arguments: Namespace) -> int:
+    """Validate, and show the outcome; 0 also where a target is missed, which the table says."""
+    from simulator.evidence.measurements import read_measurements
+    from simulator.evidence.validation import validate
+
+    validation = validate(read_measurements(arguments.measurements))
+    if arguments.json == "-":
+        print(validation.to_json(), end="")
+        return 0
+    if arguments.json:
+        _write(Path(arguments.json), validation.to_json())
+    _show(validation)
+    return 0
+
+
+def _write(path: Path, text: str) -> None:
+    from simulator.errors import SimulatorError
+
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SimulatorError(f"{path}: {error.strerror}; name a file that can be written with --json") from error
+
+
+def _show(validation: "Validation") -> None:
+    from rich.console import Console
+
+    console = Console()
+    console.print(
+        f"Measured on [bold]{validation.host}[/bold], {validation.recorded_at}. The model was fitted to the dim rows, "
+        "which are not counted; it predicted all others. Spread is how much the measured figure varies from run to run."
+    )
+    for subject in dict.fromkeys((pair.platform, pair.variant) for pair in validation.pairs):
+        console.print(_pairs([pair for pair in validation.pairs if (pair.platform, pair.variant) == subject]))
+    console.print(_summary(validation))
+    for part in validation.summary:
+        if part.platform == "all":
+            console.print(f"Worst point of {part.experiment}: {_point(part.worst)}")
+
+
+def _pairs(pairs: "Sequence[Pair]") -> "Table":
+    from rich.table import Table
+
+    table = Table(title=_subject(pairs[0].platform, pairs[0].variant), title_justify="left", box=None)
+    table.add_column("what")
+    for column in ("simulated", "measured", "[95 % interval]", "error", "spread"):
+        table.add_column(column.replace("[", "\\["), justify="right")
+    for pair in pairs:
+        scale, unit = _scale(pair)
+        table.add_row(
+            _what(pair),
+            f"{pair.predicted / scale:.3g} {unit}",
+            f"{pair.measured / scale:.3g} {unit}",
+            f"{pair.measured_low / scale:.3g} … {pair.measured_high / scale:.3g}",
+            "fitted" if pair.fitted else f"{pair.relative_error:+.1%}",
+            f"{pair.spread:.1%}",
+            style="dim" if pair.fitted else "",
+        )
+    return table
+
+
+def _summary(validation: "Validation") -> "Table":
+    from rich.table import Table
+
+    table = Table(title="How far the predictions are off", title_justify="left", box=None)
+    for column in ("experiment", "platform"):
+        table.add_column(column)
+    for column in ("points", "median |error|", "target", "median spread"):
+        table.add_column(column, justify="right")
+    for part in validation.summary:
+        table.add_row(
+            part.experiment,
+            _subject(part.platform, part.variant),
+            str(part.points),
+            f"{part.median_absolute_relative_error:.1%}",
+            f"{part.target:.0%} {'[green]met[/green]' if part.met else '[red]missed[/red]'}",
+            f"{part.median_spread:.1%}",
+        )
+    return table
+
+
+def _point(pair: "Pair") -> str:
+    scale, unit = _scale(pair)
+    return (
+        f"{_subject(pair.platform, pair.variant)}, {_what(pair)}: predicted {pair.predicted / scale:.3g} {unit}, "
+        f"measured {pair.measured / scale:.3g} {unit}, {pair.relative_error:+.1%}"
+    )
+
+
+def _what(pair: "Pair") -> str:
+    count = pair.condition.partition("=")[2]
+    if pair.experiment == "memory":
+        name = {"pss": "PSS of each of", "kernel": "kernel growth to", "footprint": "all memory of"}[pair.metric]
+        return f"{name} {count}"
+    if count == "1":
+        return "one start" if pair.experiment == "startup" else "one start, again"
+    return f"{pair.metric} of {count} at once"
+
+
+def _subject(platform: str, variant: str) -> str:
+    return platform if variant in ("default", "all") else f"{platform} ({variant})"
+
+
+def _scale(pair: "Pair") -> tuple[float, str]:
+    """What to divide a pair's figures by for a person, and the unit they then have."""
+    if pair.unit == "bytes":
+        return 2**20, "MiB"
+    return (1, "s") if pair.measured >= 1 else (1e-3, "ms")
