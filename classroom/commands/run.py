@@ -22,6 +22,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="root of all random numbers (default: 0)")
     parser.add_argument("--replications", type=int, metavar="N", help="repetitions (default: as the scenario says)")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes; -1: one a core (default: 1)")
+    parser.add_argument(
+        "--data-plane",
+        choices=("auto", "python", "numba", "processes"),
+        default="auto",
+        help="how requests are run: all give the same figures (default: auto, which takes Numba where it works)",
+    )
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON to FILE, or to standard output with -")
 
 
@@ -40,6 +46,7 @@ def run(arguments: Namespace) -> int:
             replications=arguments.replications,
             workers=arguments.workers,
             progress=progress,
+            data_plane=arguments.data_plane,
         )
     if arguments.json == "-":
         print(result.to_json(), end="")

@@ -1,7 +1,9 @@
 """What a platform costs: its start-up phases, its memory, its overheads. Data, read from `data/profiles/*.toml`."""
 
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,12 +13,15 @@ from simulator.records import NonNegative, StrictModel, read_record
 Kind = Literal["measured", "simulated", "published"]
 """Where a number comes from. A published one has its source beside it."""
 
+Work = Literal["compute", "fork"]
+"""A kind of work, as machine.csv measures it: how much busy cores slow each other down depends on it."""
+
 
 class Quantity(StrictModel):
     """A number with its interval, its kind and its source.
 
-    For a measured quantity `low` and `high` bound a 95 % bootstrap interval of the median; for a published one they
-    span the comparable figures in the literature, and `source` names them.
+    For a measured quantity `low` and `high` bound a 95 % interval (bootstrap of a median, t of a mean); for a published
+    one they span the comparable figures in the literature, and `source` names them.
     """
 
     value: NonNegative
@@ -38,6 +43,10 @@ class Phase(StrictModel):
     Attributes:
         name: as in the measurements, e.g. `clone`, `mounts`, `guest-kernel`.
         cpu_seconds: work on one core; the machine's cores are shared among all start-ups in progress.
+        parallel_cpu_seconds: work that a second thread (a guest's CPU beside its device model, a child beside its
+            parent) does at the same time; the phase ends when both are done. Never more than `cpu_seconds`.
+        work: which work of machine.csv it resembles, for how much busy cores slow each other down: `compute` (a
+            program's own instructions) or `fork` (the kernel making processes, namespaces and mounts).
         lock: name of a kernel lock of the machine (`rtnl`, `mount`, `cgroup`) that is held while `cpu_seconds` are
             worked off, or None.
         fixed_seconds: a delay that no other start-up lengthens (an RCU grace period, a DHCP answer).
@@ -47,10 +56,18 @@ class Phase(StrictModel):
 
     name: str
     cpu_seconds: NonNegative = 0.0
+    parallel_cpu_seconds: NonNegative = 0.0
+    work: Work = "compute"
     lock: str | None = None
     fixed_seconds: NonNegative = 0.0
     kind: Kind
     source: str
+
+    @model_validator(mode="after")
+    def _one_main_thread(self) -> Self:
+        if self.parallel_cpu_seconds > self.cpu_seconds:
+            raise ValueError("parallel_cpu_seconds must not exceed cpu_seconds: the longer of two threads comes first")
+        return self
 
 
 class Startup(StrictModel):
@@ -92,6 +109,8 @@ class PlatformProfile(StrictModel):
     overhead: Overhead
     bridge_ports: int | None = Field(default=None, gt=0)
     """How many instances one machine's bridge takes, where the platform needs a port each."""
+    pids_per_instance: int = Field(default=1, gt=0)
+    """Process and thread identifiers that an idle instance takes from the machine: its init, or a VMM's threads."""
 
     @classmethod
     def from_toml(cls, name_or_path: str | Path) -> Self:
@@ -101,6 +120,38 @@ class PlatformProfile(StrictModel):
             SimulatorError: no such file, not TOML, an unknown key (with the nearest known one) or a bad value.
         """
         return read_record(cls, named_file("profiles", str(name_or_path)))
+
+    def to_toml(self, heading: str = "") -> str:
+        """The profile as the text of a TOML file, which `from_toml` reads back to an equal profile.
+
+        Args:
+            heading: lines of a comment to begin with.
+        """
+        comment = "".join(f"# {line}\n" for line in heading.splitlines())
+        return comment + "\n".join(_toml_table(self.model_dump(exclude_none=True), ""))
+
+
+def _toml_table(table: Mapping[str, Any], path: str) -> Iterator[str]:
+    """The lines of a TOML table: its own values first, then the tables in it, then its arrays of tables."""
+    values = [
+        f"{key} = {_toml_value(value)}" for key, value in table.items() if not isinstance(value, (Mapping, tuple))
+    ]
+    if values:
+        yield from [*([f"[{path}]"] if path else []), *values, ""]
+    for key, value in table.items():
+        inner = f"{path}.{key}" if path else key
+        if isinstance(value, Mapping):
+            yield from _toml_table(value, inner)
+        elif isinstance(value, tuple):
+            for item in value:
+                yield f"[[{inner}]]"
+                yield from (f"{name} = {_toml_value(content)}" for name, content in item.items())
+                yield ""
+
+
+def _toml_value(value: str | float) -> str:
+    # A TOML basic string escapes as JSON does, but for DEL; repr() gives the shortest text of the same float.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") if isinstance(value, str) else repr(value)
 
 
 def shipped_profiles() -> dict[str, PlatformProfile]:

@@ -27,6 +27,15 @@ def test_json_is_the_same_each_time_and_in_a_file(capsys, tmp_path):
     assert "container" == json.loads(texts[0])["platform"]
 
 
+def test_every_data_plane_gives_the_same_figures(capsys):
+    texts = set()
+    for plane in ("auto", "python"):
+        assert 0 == main([*QUICK, "--data-plane", plane, "--json", "-"])
+        texts.add(capsys.readouterr().out)
+
+    assert 1 == len(texts)
+
+
 def test_an_autoscaler_is_shown_with_its_reasons(capsys):
     assert 0 == main(["run", "compare", "--replications", "1"])
 
