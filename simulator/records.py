@@ -53,7 +53,9 @@ def validate_record(model: type[Record], tree: object, where: str) -> Record:
 
 
 def _first_line(model: type[BaseModel], error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
+    errors = error.errors(include_url=False)
+    # A typo in a required key is both an unknown key and a missing one; only the first tells what to do.
+    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
     key = ".".join(str(part) for part in first["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":

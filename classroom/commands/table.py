@@ -7,6 +7,7 @@ COMMANDS = {
     "compare": ("compare containers with virtual machines, and write a report", "classroom.commands.compare"),
     "measure": ("measure start-up, contention and memory on this machine", "classroom.commands.measure"),
     "validate": ("hold the model's predictions against measurements", "classroom.commands.validate"),
+    "calibrate": ("fit the platforms' profiles to measurements", "classroom.commands.calibrate"),
     "report": ("write the report again from what was measured", "classroom.commands.report"),
     "run": ("simulate a scenario on one platform", "classroom.commands.run"),
     "engine": ("run a container on onggi's own engine, and watch how", "classroom.commands.engine"),

@@ -1,14 +1,13 @@
 """The experiments: what is done to a platform, and the raw samples that it gives."""
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 from real_engine.measure.cohort import Cohort
+from real_engine.measure.host_memory import HostMemory
 from real_engine.measure.platforms import Instance, PhaseTime, Platform
 from real_engine.measure.samples import Sample
 
@@ -70,8 +69,7 @@ def _at_once(platform: Platform, size: int, start: Callable[[list[Instance], flo
 def measure_memory(platform: Platform, counts: Sequence[int], repetition: int) -> Iterator[Sample]:
     """Start instances one after another; at each of the (ascending) `counts`, yield what all of them need by then."""
     time.sleep(SETTLE_SECONDS)
-    _drop_caches()
-    before = HostMemory.now()
+    before = HostMemory.settled()
     with ExitStack() as running:
         instances: list[Instance] = []
         for count in counts:
@@ -79,8 +77,7 @@ def measure_memory(platform: Platform, counts: Sequence[int], repetition: int) -
                 instances.append(platform.start())
                 running.callback(instances[-1].stop)
             time.sleep(SETTLE_SECONDS)
-            _drop_caches()
-            now = HostMemory.now()
+            now = HostMemory.settled()
             host = (
                 ("kernel", now.kernel_bytes - before.kernel_bytes),
                 ("available", before.available_bytes - now.available_bytes),
@@ -95,31 +92,3 @@ def _memory_sample(
     platform: Platform, conditions: tuple[str | int, ...], metric: str, value: int, repetition: int
 ) -> Sample:
     return Sample("memory", platform.name, platform.variant, conditions, metric, value, "bytes", repetition)
-
-
-class HostMemory:
-    """What the kernel says of the whole host's memory, in bytes, from /proc/meminfo (proc(5))."""
-
-    _KERNEL = ("SUnreclaim", "SReclaimable", "PageTables", "KernelStack", "Percpu")
-
-    def __init__(self, kernel_bytes: int, available_bytes: int) -> None:
-        self.kernel_bytes = kernel_bytes
-        self.available_bytes = available_bytes
-
-    @classmethod
-    def now(cls) -> "HostMemory":
-        """Read it."""
-        fields = {}
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            name, _, rest = line.partition(":")
-            fields[name] = int(rest.split()[0]) * 1024
-        return cls(sum(fields.get(name, 0) for name in cls._KERNEL), fields["MemAvailable"])
-
-
-def _drop_caches() -> None:
-    """Let go of unused directory entries and inodes, which would drown what the instances need (proc(5), drop_caches).
-
-    Only root may. Others can measure the memory of virtual machines, whose own pages dwarf these.
-    """
-    if os.geteuid() == 0:
-        Path("/proc/sys/vm/drop_caches").write_text("2\n")

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from real_engine.container.engine import Engine
     from real_engine.container.spec import ContainerSpec
+    from real_engine.virtual_machine.guest import Guest
+    from real_engine.virtual_machine.guest_files import GuestFiles
+    from real_engine.virtual_machine.qemu import AcceleratorName, MachineType
 
 READY = b"ready\n"
 """What an instance's own program writes first. Its arrival ends the start-up."""
@@ -28,10 +31,13 @@ class PhaseTime:
 class Instance(Protocol):
     """Something that was started and has said that it is ready."""
 
-    phases: Sequence[PhaseTime]
-    """In order. Their wall-clock seconds add up to the time from the request until ready."""
-    ready_at: float
-    """When its readiness was seen, on the clock of `time.monotonic`."""
+    @property
+    def phases(self) -> Sequence[PhaseTime]:
+        """In order. Their wall-clock seconds add up to the time from the request until ready."""
+
+    @property
+    def ready_at(self) -> float:
+        """When its readiness was seen, on the clock of `time.monotonic`."""
 
     def pss_bytes(self) -> int:
         """Proportional set size of all of its processes, a VMM included."""
@@ -96,7 +102,9 @@ class ProcessInstance:
                 {"PATH": str(busybox.parent)},
                 file_actions=[(os.POSIX_SPAWN_DUP2, write_end, 1)],
             )
-            spawned, cpu_spawned = time.monotonic(), time.process_time()
+            # posix_spawn waits until the child has become the program, so the child's work is in this phase.
+            cpu_spawned = time.process_time() + cpu_seconds_of(self.pid)
+            spawned = time.monotonic()
             os.close(write_end)
             write_end = -1
             await_ready(read_end)
@@ -191,3 +199,39 @@ class ContainerInstance:
     def stop(self) -> None:
         """Kill it and remove all that it had."""
         self._container.remove()
+
+
+class GuestPlatform:
+    """A guest under QEMU: a Debian kernel and busybox, on one machine type, with one accelerator."""
+
+    rehearses = False
+
+    def __init__(self, machine_type: "MachineType", accelerator: "AcceleratorName", files: "GuestFiles") -> None:
+        self.name = f"vm-{accelerator}"
+        self.variant: str = machine_type
+        self.machine_type = machine_type
+        self.accelerator = accelerator
+        self.files = files
+
+    def start(self) -> "GuestInstance":
+        """Boot a guest."""
+        from real_engine.virtual_machine.guest import boot
+
+        return GuestInstance(boot(self.machine_type, self.accelerator, files=self.files, timeout_seconds=600.0))
+
+
+class GuestInstance:
+    """A guest. Its phases are those of `real_engine.virtual_machine.guest`."""
+
+    def __init__(self, guest: "Guest") -> None:
+        self._guest = guest
+        self.ready_at = guest.ready_at
+        self.phases = tuple(PhaseTime(phase.name, phase.wall_seconds, phase.cpu_seconds) for phase in guest.phases)
+
+    def pss_bytes(self) -> int:
+        """Proportional set size of QEMU: the guest's touched memory, and the VMM."""
+        return self._guest.pss_bytes()
+
+    def stop(self) -> None:
+        """End QEMU."""
+        self._guest.stop()

@@ -6,6 +6,7 @@ import os
 import platform as python_platform
 import re
 import subprocess
+import time
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +14,8 @@ from pathlib import Path
 from shutil import which
 
 from real_engine.measure.samples import write_durably
+
+_CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h: a clock that moves once a tick
 
 BUSY_LOAD = 0.5
 """A one-minute load average, per core, above which a machine is too busy for its figures to be called stable."""
@@ -94,6 +97,7 @@ class Provenance:
             "cpu": {"model": self.machine.cpu_model, "cores": self.machine.cores},
             "memory_bytes": self.machine.memory_bytes,
             "kernel": self.machine.kernel,
+            "tick_seconds": time.clock_getres(_CLOCK_MONOTONIC_COARSE),
             "cgroup": self.machine.cgroup,
             "accelerators": self.accelerators,
             "runtimes": self.runtimes,

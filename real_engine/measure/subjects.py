@@ -12,7 +12,7 @@ from pathlib import Path
 from real_engine.container.engine import Engine
 from real_engine.errors import EngineError
 from real_engine.images.busybox import builtin_image
-from real_engine.measure.platforms import ContainerPlatform, Platform, ProcessPlatform
+from real_engine.measure.platforms import ContainerPlatform, GuestPlatform, Platform, ProcessPlatform
 from real_engine.measure.provenance import Machine, onggi_version
 
 PLATFORMS = ("process", "container", "vm-tcg", "vm-kvm")
@@ -93,4 +93,22 @@ def _runtimes(busybox: Path) -> dict[str, str]:
 
 
 def _find_guests(found: Subjects, names: Sequence[str]) -> None:
-    """Add the guests that QEMU can boot here."""
+    """Add the guests that QEMU can boot here, on each machine type."""
+    from real_engine.virtual_machine.accelerators import probe_accelerators
+    from real_engine.virtual_machine.guest_files import guest_files, kernel_release
+    from real_engine.virtual_machine.qemu import find_qemu, machine_types, qemu_version
+
+    usable = []
+    for accelerator in probe_accelerators().values():
+        found.accelerators[accelerator.platform] = accelerator.reason
+        if accelerator.platform in names:
+            if accelerator.usable:
+                usable.append(accelerator)
+            else:
+                found.missing[accelerator.platform] = accelerator.reason
+    if usable:
+        files = guest_files()
+        found.runtimes["qemu"] = qemu_version(find_qemu())
+        found.runtimes["guest_kernel"] = kernel_release(files.kernel)
+        for accelerator in usable:
+            found.platforms += [GuestPlatform(machine, accelerator.name, files) for machine in machine_types()]
