@@ -1,5 +1,6 @@
 """Which recorded measurements a command uses: this machine's own, the reference set that ships, or a directory."""
 
+import json
 import os
 import platform
 import re
@@ -55,6 +56,14 @@ def find_recording(host_or_directory: str) -> Path:
     return measurements_directory(host_or_directory)
 
 
+def _is_whole(directory: Path) -> bool:
+    """Whether a session that was not interrupted left its measurements there."""
+    try:
+        return bool(json.loads((directory / "provenance.json").read_text(encoding="utf-8")).get("complete"))
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 @dataclass(frozen=True)
 class Recording:
     """Measurements, and in a line where they are from."""
@@ -64,7 +73,7 @@ class Recording:
 
 
 def read_recording(host_or_directory: str | None) -> Recording:
-    """Read the named measurements; without a name, this machine's own where there are any, else the reference set.
+    """Read the named measurements; without a name, this machine's own where there is a whole set, else the reference.
 
     Raises:
         SimulatorError: there is no such recording, or a file of it is not as `data/README.md` says.
@@ -75,7 +84,7 @@ def read_recording(host_or_directory: str | None) -> Recording:
         directory = find_recording(host_or_directory)
     else:
         own = own_recording()
-        directory = own if (own / "provenance.json").is_file() else data_directory() / "measurements" / REFERENCE
+        directory = own if _is_whole(own) else data_directory() / "measurements" / REFERENCE
     if not directory.is_dir():
         raise SimulatorError(f"{directory}: no measurements are recorded; run `onggi measure` as root on Linux")
     measurements = read_measurements(directory)

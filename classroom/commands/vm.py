@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from real_engine.virtual_machine import Guest
     from real_engine.virtual_machine.qemu import AcceleratorName
@@ -24,8 +24,8 @@ _EXPLANATIONS = {
         "memory and the devices, copies the kernel and the initramfs into memory, and jumps to the kernel."
     ),
     "guest-kernel": (
-        "The kernel decompresses itself, then sets up memory, interrupts, timers, drivers, file systems and network "
-        "protocols, unpacks the initramfs and executes its first process. A container uses the kernel that runs already."
+        "The kernel decompresses itself, sets up memory, interrupts, timers, drivers, file systems and network "
+        "protocols, unpacks the initramfs and executes its first process. A container uses the kernel that is running."
     ),
     "guest-init": (
         "The guest's first process mounts /proc, /sys and /dev and says that it is ready. This is all that the start "
@@ -61,7 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Carry out the command line.
 
     Raises:
-        EngineError: QEMU or what a guest starts from is missing, KVM was asked for and does not work, or the boot failed.
+        EngineError: QEMU or what a guest starts from is missing, KVM was asked for and does not work, or the guest
+            did not boot.
     """
     if arguments.action == "probe":
         return _probe()
@@ -92,7 +93,7 @@ def _boot(arguments: argparse.Namespace) -> int:
         guest = boot(arguments.machine, accelerator, memory_bytes=arguments.memory)
         with guest:
             pss = guest.pss_bytes()
-            account = _guests_account(guest) if arguments.explain else []
+            account = _guests_account(guest) if arguments.explain else ""
     _show(guest, pss, account, explain=arguments.explain)
     return 0
 
@@ -111,17 +112,18 @@ def _accelerator(wanted: str) -> AcceleratorName:
     return "kvm"
 
 
-def _guests_account(guest: Guest) -> Sequence[str]:
+def _guests_account(guest: Guest) -> str:
     times, memory = guest.kernel_times(), guest.memory()
+    total, left = memory.total_bytes / 2**20, memory.available_bytes / 2**20
     return (
-        f"By the guest's own clock, which starts when its kernel has found one, /init began after "
-        f"{times.init_seconds:.3f} s and was ready after {times.ready_seconds:.3f} s.",
-        f"Of {guest.memory_bytes / 2**20:.0f} MiB, the guest's kernel manages {memory.total_bytes / 2**20:.0f} MiB and has "
-        f"{memory.available_bytes / 2**20:.0f} MiB left for programs.",
+        "By the guest's own clock, which starts when its kernel has found one, /init was executed after "
+        f"{times.init_seconds:.3f} s and ready after {times.ready_seconds:.3f} s.\n"
+        f"Of its {guest.memory_bytes / 2**20:.0f} MiB, the guest's kernel manages {total:.0f} MiB and has {left:.0f} MiB "
+        "left for programs."
     )
 
 
-def _show(guest: Guest, pss_bytes: int, account: Sequence[str], *, explain: bool) -> None:
+def _show(guest: Guest, pss_bytes: int, account: str, *, explain: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -139,8 +141,8 @@ def _show(guest: Guest, pss_bytes: int, account: Sequence[str], *, explain: bool
     console = Console()
     console.print(table)
     console.print(f"memory: {pss_bytes / 2**20:.0f} MiB proportional set size of QEMU (measured)", highlight=False)
-    for line in account:
-        console.print(line, highlight=False)
+    if account:
+        console.print(account, highlight=False)
     if guest.accelerator == "tcg":
         console.print(
             "TCG emulates the processor: it is many times slower than a VM under KVM, and says nothing about how fast "
