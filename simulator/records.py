@@ -56,11 +56,14 @@ def _first_line(model: type[BaseModel], error: ValidationError) -> str:
     errors = error.errors(include_url=False)
     # A typo in a required key is both an unknown key and a missing one; only the first tells what to do.
     first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
-    key = ".".join(str(part) for part in first["loc"])
+    known = set(_keys(model))
+    # Where a table can be of several kinds, pydantic puts the kind into the path; a person did not write it there.
+    path = [part for part in first["loc"][:-1] if isinstance(part, int) or part in known]
+    key = ".".join(str(part) for part in (*path, *first["loc"][-1:]))
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(first["loc"][-1]), sorted(set(_keys(model))), n=1)
-        hint = f"did you mean `{near[0]}`?" if near else "remove it, or see `onggi scenario schema`"
+        near = difflib.get_close_matches(str(first["loc"][-1]), sorted(known), n=1)
+        hint = f"did you mean `{near[0]}`?" if near else "remove it"
         return f"unknown key `{key}`: {hint}{more}"
     if first["type"] == "missing":
         return f"key `{key}` is missing: add it{more}"

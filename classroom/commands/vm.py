@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from real_engine.virtual_machine import Guest
+    from real_engine.virtual_machine.guest import Guest
     from real_engine.virtual_machine.qemu import AcceleratorName
 
 _UNITS = {"K": 1024, "M": 1024**2, "G": 1024**3}
@@ -73,7 +73,7 @@ def _probe() -> int:
     from rich.console import Console
     from rich.markup import escape
 
-    from real_engine.virtual_machine import probe_accelerators
+    from real_engine.virtual_machine.accelerators import probe_accelerators
 
     with _progress("booting a guest under KVM, to see whether it does"):
         accelerators = probe_accelerators()
@@ -85,7 +85,7 @@ def _probe() -> int:
 
 
 def _boot(arguments: argparse.Namespace) -> int:
-    from real_engine.virtual_machine import boot
+    from real_engine.virtual_machine.guest import boot
 
     with _progress("looking for an accelerator") as progress:
         accelerator = _accelerator(arguments.accelerator)
@@ -100,7 +100,7 @@ def _boot(arguments: argparse.Namespace) -> int:
 
 def _accelerator(wanted: str) -> AcceleratorName:
     from real_engine.errors import EngineError
-    from real_engine.virtual_machine import best_accelerator, probe_accelerators
+    from real_engine.virtual_machine.accelerators import best_accelerator, probe_accelerators
 
     if wanted == "tcg":
         return "tcg"
@@ -114,12 +114,11 @@ def _accelerator(wanted: str) -> AcceleratorName:
 
 def _guests_account(guest: Guest) -> str:
     times, memory = guest.kernel_times(), guest.memory()
-    total, left = memory.total_bytes / 2**20, memory.available_bytes / 2**20
+    given, total, left = (size / 2**20 for size in (guest.memory_bytes, memory.total_bytes, memory.available_bytes))
     return (
         "By the guest's own clock, which starts when its kernel has found one, /init was executed after "
         f"{times.init_seconds:.3f} s and ready after {times.ready_seconds:.3f} s.\n"
-        f"Of its {guest.memory_bytes / 2**20:.0f} MiB, the guest's kernel manages {total:.0f} MiB and has {left:.0f} MiB "
-        "left for programs."
+        f"Of its {given:.0f} MiB, the guest's kernel manages {total:.0f} MiB and has {left:.0f} MiB left for programs."
     )
 
 

@@ -1,0 +1,64 @@
+"""What an autoscaler sees and says. One narrow interface; each policy is a module beside this one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class PodMetrics:
+    """What an autoscaler knows of one instance that is not being taken down (Kubernetes calls it a pod).
+
+    Attributes:
+        created_seconds: when it was asked for.
+        ready_seconds: since when it is ready for requests, or None while it is not.
+        usage_millicores: cores that it used on average over the last metric window, in thousandths; None when there is
+            no sample of it.
+        request_millicores: cores that are reserved for it, in thousandths.
+    """
+
+    created_seconds: float
+    ready_seconds: float | None
+    usage_millicores: int | None
+    request_millicores: int
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What an autoscaler decided, and why, so that it can be shown.
+
+    Attributes:
+        seconds: when.
+        current: instances asked for before.
+        desired: instances asked for from now on.
+        recommended: what the metric alone asked for, before stabilisation and limits.
+        utilisation_percent: mean use of the reserved cores that it saw, or None if it saw no sample.
+        reason: the arithmetic and what limited it, one sentence.
+    """
+
+    seconds: float
+    current: int
+    desired: int
+    recommended: int
+    utilisation_percent: int | None
+    reason: str
+
+
+class Autoscaler(Protocol):
+    """Decides how many instances there should be."""
+
+    @property
+    def initial_instances(self) -> int:
+        """Instances that run when the simulation begins."""
+
+    @property
+    def sync_seconds(self) -> float | None:
+        """How often it decides, or None if never."""
+
+    def decide(self, now: float, pods: Sequence[PodMetrics]) -> Decision:
+        """The wanted number of instances, given one entry for each that is wanted now.
+
+        Args:
+            now: simulated seconds.
+            pods: every instance that is not being taken down.
+        """
