@@ -1,0 +1,66 @@
+"""Who runs in a container: names looked up in the *container's* passwd and group files, by a parser of our own.
+
+Python's `pwd` and `grp` go through the C library, which would load the container's NSS modules into the engine's
+process: code chosen by whoever made the image, run with the engine's rights (CVE-2019-14271 was such a case).
+"""
+
+from typing import NamedTuple
+
+
+class Credentials(NamedTuple):
+    """What a process runs as, and its home directory."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    home: str
+
+
+def look_up(user: str, passwd: bytes, group: bytes) -> Credentials:
+    """The credentials of `name|uid[:group|gid]` by the contents of /etc/passwd and /etc/group.
+
+    A number need not be in the files. Supplementary groups are those that list the user, unless a group is given.
+
+    Raises:
+        LookupError: a name that is in neither file.
+    """
+    name, separator, group_name = user.partition(":")
+    uid, gid, home = _number(name), 0, "/"
+    for fields in _records(passwd, 6):
+        entry_uid, entry_gid = _number(fields[2]), _number(fields[3])
+        if entry_uid is None or entry_gid is None:
+            continue
+        # A name that looks like a number means the number, as it does for chown.
+        if (fields[0] == name) if uid is None else (entry_uid == uid):
+            name, uid, gid, home = fields[0], entry_uid, entry_gid, fields[5]
+            break
+    if uid is None:
+        raise LookupError(f"no user `{name}` in the container's /etc/passwd")
+    if separator:
+        return Credentials(uid, _group(group_name, group), (), home)
+    listed = (_number(fields[2]) for fields in _records(group, 4) if name in fields[3].split(","))
+    return Credentials(uid, gid, tuple(number for number in listed if number is not None), home)
+
+
+def _group(name: str, group: bytes) -> int:
+    number = _number(name)
+    if number is not None:
+        return number
+    for fields in _records(group, 3):
+        found = _number(fields[2])
+        if fields[0] == name and found is not None:
+            return found
+    raise LookupError(f"no group `{name}` in the container's /etc/group")
+
+
+def _records(text: bytes, least_fields: int) -> list[list[str]]:
+    """Lines of at least `least_fields` fields. Others are passed over, as getpwent(3) does."""
+    lines = text.decode("utf-8", "surrogateescape").splitlines()
+    return [fields for fields in (line.split(":") for line in lines) if len(fields) >= least_fields]
+
+
+def _number(text: str) -> int | None:
+    """`text` as a user or group number, if it is one: uid_t has 32 bits, and -1 means none."""
+    if text.isascii() and text.isdigit() and int(text) < 0xFFFF_FFFF:
+        return int(text)
+    return None

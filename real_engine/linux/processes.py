@@ -1,0 +1,259 @@
+"""Processes: clone3 into new namespaces, and what a process does to itself before it runs another program.
+
+Fork safety. After `clone3` the child is a copy of the calling thread alone, which holds the GIL (see `libc`). Where
+that thread is the only one, the child can run Python without more ado. Where there are others, they may have asked for
+the GIL, or hold a lock of the C library's allocator, and a child without them would wait for ever. Then `clone3` goes
+by way of `os.fork`, which sets both right, and it is the fork, with its one thread, that clones (CLONE_PARENT makes the
+clone the caller's own child all the same). That costs a millisecond: start containers from a process with one thread.
+"""
+
+import ctypes
+import errno
+import os
+from collections.abc import Iterable
+from signal import SIGCHLD, SIGKILL
+
+from real_engine.linux.libc import fail, function, syscall
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+CLONE_PIDFD = 0x00001000
+CLONE_PARENT = 0x00008000
+CLONE_CLEAR_SIGHAND = 0x1_0000_0000
+CLONE_INTO_CGROUP = 0x2_0000_0000
+NAMESPACE_NAMES = {
+    CLONE_NEWUSER: "CLONE_NEWUSER",
+    CLONE_NEWNS: "CLONE_NEWNS",
+    CLONE_NEWPID: "CLONE_NEWPID",
+    CLONE_NEWNET: "CLONE_NEWNET",
+    CLONE_NEWIPC: "CLONE_NEWIPC",
+    CLONE_NEWUTS: "CLONE_NEWUTS",
+    CLONE_NEWCGROUP: "CLONE_NEWCGROUP",
+}
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_CAPBSET_DROP = 24
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+RESOLVE_NO_XDEV = 0x01
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+
+_LAST_DESCRIPTOR = 0xFFFF_FFFF
+
+
+class _CloneArgs(ctypes.Structure):
+    """`struct clone_args`, version 2 (Linux 5.7)."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_uint64)
+        for name in (
+            "flags",
+            "pidfd",
+            "child_tid",
+            "parent_tid",
+            "exit_signal",
+            "stack",
+            "stack_size",
+            "tls",
+            "set_tid",
+            "set_tid_size",
+            "cgroup",
+        )
+    )
+
+
+class _OpenHow(ctypes.Structure):
+    """`struct open_how`."""
+
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+_clone3 = syscall("clone3", ctypes.POINTER(_CloneArgs), ctypes.c_size_t)
+_openat2 = syscall("openat2", ctypes.c_int, ctypes.c_char_p, ctypes.POINTER(_OpenHow), ctypes.c_size_t)
+_close_range = syscall("close_range", ctypes.c_uint, ctypes.c_uint, ctypes.c_uint)
+_pidfd_send_signal = syscall("pidfd_send_signal", ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint)
+_unshare = function("unshare", ctypes.c_int)
+_setns = function("setns", ctypes.c_int, ctypes.c_int)
+_prctl = function("prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
+_sethostname = function("sethostname", ctypes.c_char_p, ctypes.c_size_t)
+_execve = function("execve", ctypes.c_char_p, ctypes.POINTER(ctypes.c_char_p), ctypes.POINTER(ctypes.c_char_p))
+_sigfillset = function("sigfillset", ctypes.c_void_p)
+_sigemptyset = function("sigemptyset", ctypes.c_void_p)
+_sigprocmask = function("sigprocmask", ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+_SIGSET_BYTES = 128
+_SIG_SETMASK = 2
+
+# `signal` of the C library returns the old handler, so it has a prototype of its own.
+_signal = ctypes.PyDLL(None, use_errno=True)["signal"]
+_signal.restype = ctypes.c_void_p
+_signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
+
+
+def clone3(flags: int, cgroup: int | None = None) -> tuple[int, int]:
+    """Clone this process into the namespaces that `flags` names, and into the v2 cgroup whose directory is open.
+
+    Returns (pid, pidfd) in the parent and (0, -1) in the child, whose signal handlers are reset to the default.
+
+    Raises:
+        OSError: EPERM without the right to make a namespace, ENOSPC when too many are nested or in use.
+    """
+    if len(os.listdir("/proc/self/task")) == 1:
+        return _clone3_alone(flags, cgroup)
+    return _clone3_by_a_fork(flags, cgroup)
+
+
+def _clone3_alone(flags: int, cgroup: int | None) -> tuple[int, int]:
+    """`clone3` for a process with one thread."""
+    pidfd = ctypes.c_int(-1)
+    arguments = _CloneArgs(
+        flags=flags | CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
+        pidfd=ctypes.addressof(pidfd),
+        # A child of our parent's ends with the signal that we end with.
+        exit_signal=0 if flags & CLONE_PARENT else int(SIGCHLD),
+    )
+    if cgroup is not None:
+        arguments.flags |= CLONE_INTO_CGROUP
+        arguments.cgroup = cgroup
+    pid = _clone3(ctypes.byref(arguments), ctypes.sizeof(arguments))
+    if pid < 0:
+        fail("clone3")
+    return pid, pidfd.value if pid else -1
+
+
+def _clone3_by_a_fork(flags: int, cgroup: int | None) -> tuple[int, int]:
+    """`clone3` for a process with several threads."""
+    receive, send = os.pipe2(os.O_CLOEXEC)
+    try:
+        fork = os.fork()
+        if fork == 0:
+            number = 0
+            try:
+                number, _ = _clone3_alone(flags | CLONE_PARENT, cgroup)
+                if number == 0:
+                    return 0, -1
+            except BaseException as error:  # whatever it is, no copy of the caller may go on from here
+                number = -(getattr(error, "errno", None) or errno.EAGAIN)
+            os.write(send, str(number).encode())
+            os._exit(0)
+        os.close(send)
+        send = -1
+        os.waitid(os.P_PID, fork, os.WEXITED)
+        number = int(os.read(receive, 64) or -errno.EAGAIN)  # nothing: the fork was killed
+    finally:
+        os.close(receive)
+        if send >= 0:
+            os.close(send)
+    if number < 0:
+        raise OSError(-number, os.strerror(-number), "clone3")
+    try:
+        return number, os.pidfd_open(number)  # our child, so nobody but we can free its number
+    except OSError:  # no descriptor is free: nobody could watch over it
+        os.kill(number, SIGKILL)
+        os.waitpid(number, 0)
+        raise
+
+
+class BlockedSignals:
+    """A context in which this thread gets no signals, by the C library alone: Python's own handlers stay out of it.
+
+    A child that is cloned inside begins with all signals blocked, so that no handler of Python can run in it.
+    """
+
+    def __enter__(self) -> None:
+        self._old = ctypes.create_string_buffer(_SIGSET_BYTES)
+        every = ctypes.create_string_buffer(_SIGSET_BYTES)
+        _sigfillset(every)
+        _sigprocmask(_SIG_SETMASK, every, self._old)
+
+    def __exit__(self, *exception: object) -> None:
+        _sigprocmask(_SIG_SETMASK, self._old, None)
+
+
+def unblock_signals() -> None:
+    """Let every signal through again."""
+    empty = ctypes.create_string_buffer(_SIGSET_BYTES)
+    _sigemptyset(empty)
+    _sigprocmask(_SIG_SETMASK, empty, None)
+
+
+def set_default_actions(ignored: Iterable[int]) -> None:
+    """Give the `ignored` signals their default action: an ignored one stays so over execve, a handled one doesn't."""
+    for number in ignored:
+        _signal(number, None)
+
+
+def unshare(flags: int) -> None:
+    """Move this process into new namespaces."""
+    if _unshare(flags) < 0:
+        fail("unshare")
+
+
+def setns(descriptor: int, kind: int) -> None:
+    """Move this process into the namespace open at `descriptor`, which is of the `CLONE_NEW…` kind."""
+    if _setns(descriptor, kind) < 0:
+        fail("setns")
+
+
+def openat2(directory: int, path: str | bytes, flags: int, resolve: int, mode: int = 0) -> int:
+    """Open `path` beneath the open `directory`, under the `RESOLVE_…` rules; returns a close-on-exec descriptor.
+
+    Raises:
+        OSError: ELOOP or EXDEV when a rule was broken.
+    """
+    how = _OpenHow(flags=flags | os.O_CLOEXEC, mode=mode, resolve=resolve)
+    descriptor = _openat2(directory, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
+    if descriptor < 0:
+        fail(path)
+    return descriptor
+
+
+def close_from(first: int) -> None:
+    """Close every descriptor from `first` on."""
+    if _close_range(first, _LAST_DESCRIPTOR, 0) < 0:
+        fail("close_range")
+
+
+def prctl(option: int, first: int = 0, second: int = 0) -> None:
+    """prctl(2) for the options that take numbers."""
+    if _prctl(option, first, second, 0, 0) < 0:
+        fail("prctl")
+
+
+def sethostname(name: str) -> None:
+    """Set the host name of this UTS namespace."""
+    encoded = name.encode()
+    if _sethostname(encoded, len(encoded)) < 0:
+        fail(name)
+
+
+def pidfd_send_signal(pidfd: int, signal: int) -> None:
+    """Send `signal` to the process that `pidfd` stands for, which can't have been replaced by another in the meantime.
+
+    Raises:
+        ProcessLookupError: it has ended.
+    """
+    if _pidfd_send_signal(pidfd, signal, None, 0) < 0:
+        fail("pidfd_send_signal")
+
+
+def strings(items: list[bytes]) -> "ctypes.Array[ctypes.c_char_p]":
+    """`items` as the null-terminated array of C strings that execve wants."""
+    return (ctypes.c_char_p * (len(items) + 1))(*items, None)
+
+
+def execve(path: bytes, argv: "ctypes.Array[ctypes.c_char_p]", environment: "ctypes.Array[ctypes.c_char_p]") -> OSError:
+    """Become the program at `path`. Returns only on failure, with the error."""
+    _execve(path, argv, environment)
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number), os.fsdecode(path))

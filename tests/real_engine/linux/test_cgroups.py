@@ -1,0 +1,164 @@
+"""Hierarchies and limits of v1, hybrid and v2, on file trees that look like such machines."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from real_engine.linux import cgroups
+from real_engine.linux.cgroups import Hierarchy, Setting
+
+V2 = "30 25 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate"
+V1 = """\
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+33 31 0:30 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
+34 31 0:31 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids
+35 31 0:32 / /sys/fs/cgroup/net_cls rw - cgroup cgroup rw,net_cls
+36 31 0:33 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd
+37 31 0:30 / /elsewhere/memory\\040again rw - cgroup cgroup rw,memory"""
+HYBRID = V1 + "\n38 31 0:34 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw"
+
+
+def machine(root: Path, mountinfo: str, own: str = "0::/\n") -> Path:
+    """A root directory with what the kernel shows of its cgroups in /proc and /sys."""
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/mountinfo").write_text(f"22 27 0:21 / /proc rw - proc proc rw\n{mountinfo}\n")
+    (root / "proc/self/cgroup").write_text(own)
+    for line in mountinfo.splitlines():
+        (root / line.split()[4].lstrip("/").replace("\\040", " ")).mkdir(parents=True, exist_ok=True)
+    return root
+
+
+def v2_group(group: Path, controllers: str, enabled: str = "") -> Path:
+    group.mkdir(parents=True, exist_ok=True)
+    (group / "cgroup.controllers").write_text(f"{controllers}\n")
+    (group / "cgroup.subtree_control").write_text(f"{enabled}\n")
+    (group / "cgroup.procs").write_text("")
+    return group
+
+
+@pytest.mark.parametrize(("mountinfo", "mode"), [(V1, "v1"), (HYBRID, "hybrid"), (V2, "v2"), ("", "none")])
+def test_mode(tmp_path, mountinfo, mode):
+    assert mode == cgroups.mode(machine(tmp_path, mountinfo))
+
+
+def test_v1_has_a_hierarchy_for_each_controller_that_counts(tmp_path):
+    found = cgroups.hierarchies(machine(tmp_path, V1))
+    assert [{"cpu", "cpuacct"}, {"memory"}, {"pids"}] == [set(hierarchy.controllers) for hierarchy in found]
+    assert ["cpu,cpuacct", "memory", "pids"] == [hierarchy.name for hierarchy in found]
+    assert tmp_path / "sys/fs/cgroup/memory/onggi" == found[1].parent
+
+
+def test_hybrid_leaves_out_a_v2_hierarchy_without_our_controllers(tmp_path):
+    root = machine(tmp_path, HYBRID)
+    v2_group(root / "sys/fs/cgroup/unified", "hugetlb")
+    assert [1, 1, 1] == [hierarchy.version for hierarchy in cgroups.hierarchies(root)]
+
+
+def test_v2_as_root(tmp_path):
+    root = machine(tmp_path, V2)
+    top = v2_group(root / "sys/fs/cgroup", "cpuset cpu io memory pids")
+    expected = Hierarchy(2, frozenset({"cpu", "memory", "pids"}), top, top / "onggi")
+    assert (expected,) == cgroups.hierarchies(root)
+
+
+def test_v2_enables_the_controllers_for_the_children(tmp_path):
+    root = machine(tmp_path, V2)
+    top = v2_group(root / "sys/fs/cgroup", "cpu memory pids", enabled="memory")
+    v2_group(top / "onggi", "")
+    (hierarchy,) = cgroups.hierarchies(root)
+    assert hierarchy == cgroups.prepare_parent(hierarchy)
+    assert "+cpu +pids" == (top / "cgroup.subtree_control").read_text()
+    assert "+cpu +memory +pids" == (top / "onggi/cgroup.subtree_control").read_text()
+
+
+def test_v2_where_processes_are_in_the_way(tmp_path, monkeypatch):
+    root = machine(tmp_path, V2)
+    top = v2_group(root / "sys/fs/cgroup", "memory pids", enabled="pids")
+    v2_group(top / "onggi", "")
+    write = Path.write_text
+
+    def refuse(path, *arguments):
+        if path == top / "cgroup.subtree_control":
+            raise OSError(16, "Device or resource busy")
+        return write(path, *arguments)
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    prepared = cgroups.prepare_parent(cgroups.hierarchies(root)[0])
+    assert {"pids"} == prepared.controllers
+    assert "has processes of its own" in prepared.unavailable
+    assert "+pids" == (top / "onggi/cgroup.subtree_control").read_text()
+
+
+def test_v2_as_an_ordinary_user_takes_the_highest_group_that_is_delegated(tmp_path, monkeypatch):
+    own = "user.slice/user-1000.slice/user@1000.service/app.slice/terminal.scope"
+    root = machine(tmp_path, V2, f"0::/{own}\n")
+    top = v2_group(root / "sys/fs/cgroup", "cpu memory pids")
+    group = top
+    for part in own.split("/"):
+        group = v2_group(group / part, "memory pids")
+    service = top / "user.slice/user-1000.slice/user@1000.service"
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).is_relative_to(service))
+    (hierarchy,) = cgroups.hierarchies(root)
+    assert (service / "onggi", {"memory", "pids"}, "") == (
+        hierarchy.parent,
+        hierarchy.controllers,
+        hierarchy.unavailable,
+    )
+
+
+def test_v2_without_delegation_says_so(tmp_path, monkeypatch):
+    root = machine(tmp_path, V2, "0::/user.slice\n")
+    v2_group(v2_group(root / "sys/fs/cgroup", "memory") / "user.slice", "memory")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    (hierarchy,) = cgroups.hierarchies(root)
+    assert "delegated" in hierarchy.unavailable
+
+
+def test_limits_on_v2(tmp_path):
+    hierarchy = Hierarchy(2, frozenset({"memory", "cpu", "pids"}), tmp_path, tmp_path / "onggi")
+    hierarchy.parent.mkdir()
+    without_swap = cgroups.limit_settings(hierarchy, 1 << 20, 1.5, 9)
+    assert [("memory.max", "1048576"), ("cpu.max", "150000 100000"), ("pids.max", "9")] == _short(without_swap)
+    (hierarchy.parent / "memory.swap.max").write_text("max")
+    settings = cgroups.limit_settings(hierarchy, 1 << 20, None, None)
+    assert [("memory.max", "1048576"), ("memory.swap.max", "0")] == _short(settings)
+
+
+def test_limits_on_v1_go_to_the_hierarchy_that_controls_them(tmp_path):
+    memory = Hierarchy(1, frozenset({"memory"}), tmp_path / "memory", tmp_path / "memory/onggi")
+    cpu = Hierarchy(1, frozenset({"cpu", "cpuacct"}), tmp_path / "cpu", tmp_path / "cpu/onggi")
+    memory.parent.mkdir(parents=True)
+    (memory.parent / "memory.memsw.limit_in_bytes").write_text("")
+    limits = (64 << 20, 0.25, 5)
+    assert [
+        ("memory.limit_in_bytes", "67108864"),
+        ("memory.memsw.limit_in_bytes", "67108864"),
+    ] == _short(cgroups.limit_settings(memory, *limits))
+    assert [("cpu.cfs_period_us", "100000"), ("cpu.cfs_quota_us", "25000")] == _short(
+        cgroups.limit_settings(cpu, *limits)
+    )
+    assert [] == cgroups.limit_settings(cpu, None, None, None)
+
+
+def test_devices_on_v1():
+    settings = cgroups.device_settings([(1, 3), (136, None)])
+    expected = [("devices.deny", "a"), ("devices.allow", "c 1:3 rwm"), ("devices.allow", "c 136:* rwm")]
+    assert expected == _short(settings)
+
+
+def test_kill_by_the_file_that_v2_has(tmp_path):
+    (tmp_path / "cgroup.kill").write_text("")
+    cgroups.kill(tmp_path)
+    assert "1" == (tmp_path / "cgroup.kill").read_text()
+
+
+def test_remove(tmp_path):
+    (tmp_path / "group").mkdir()
+    cgroups.remove(tmp_path / "group")
+    cgroups.remove(tmp_path / "group")
+    assert [] == list(tmp_path.iterdir())
+
+
+def _short(settings: list[Setting]) -> list[tuple[str, str]]:
+    return [(setting.file, setting.value) for setting in settings]
