@@ -1,24 +1,9 @@
 """A real guest under QEMU, for the other side of every comparison.
 
-    guest_files.py    what a guest starts from: a kernel of the distribution and an initramfs that we build
-    cpio.py           the archive format of that initramfs
-    guest_init.sh     the guest's first process
-    qemu.py           the command line under which QEMU runs, with least privilege
-    guest.py          boots a guest, timing each phase, and ends it
-    accelerators.py   whether KVM really boots a guest here
+guest_files.py    what a guest starts from: a kernel of the distribution and an initramfs that we build
+cpio.py           the archive format of that initramfs
+guest_init.sh     the guest's first process
+qemu.py           the command line under which QEMU runs, with least privilege
+guest.py          boots a guest, timing each phase, and ends it
+accelerators.py   whether KVM really boots a guest here
 """
-
-from real_engine.virtual_machine.accelerators import Accelerator, best_accelerator, probe_accelerators
-from real_engine.virtual_machine.guest import Guest, Phase, boot
-from real_engine.virtual_machine.guest_files import GuestFiles, guest_files
-
-__all__ = [
-    "Accelerator",
-    "Guest",
-    "GuestFiles",
-    "Phase",
-    "best_accelerator",
-    "boot",
-    "guest_files",
-    "probe_accelerators",
-]
