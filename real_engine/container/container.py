@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from real_engine.container.confinement import CheckInterpreter, Clone, Execute
 from real_engine.container.state import StateDirectory
-from real_engine.container.steps import Operation, Phase, PhaseTime, Site, Step, StepClock
+from real_engine.container.steps import Instant, Operation, Phase, PhaseTime, Site, Step, StepClock
 from real_engine.errors import EngineError
 from real_engine.linux import cgroups, processes
 from real_engine.linux.cgroups import Hierarchy
@@ -48,12 +48,12 @@ class Container:
         state: StateDirectory,
         phases: tuple[Phase, ...],
         hierarchies: tuple[Hierarchy, ...],
-        requested_seconds: float,
+        requested: Instant,
     ) -> None:
         self.id = state.id
         self.pid = 0
         self.pidfd = -1
-        self.requested_seconds = requested_seconds  # on the clock of time.perf_counter, as all times here
+        self.requested_seconds = requested.seconds  # on the clock of time.perf_counter, as all times here
         self.started_seconds = 0.0
         self.status: int | None = None
         self._state = state
@@ -61,6 +61,8 @@ class Container:
         self._phases = phases
         self._operations = [(phase.name, operation) for phase in phases for operation in phase.operations]
         self._clock = StepClock(len(self._operations))
+        self._requested = requested
+        self._planning_cpu_seconds = 0.0
 
     def __enter__(self) -> "Container":
         return self
@@ -81,14 +83,17 @@ class Container:
 
     @cached_property
     def phases(self) -> tuple[PhaseTime, ...]:
-        """The phases of the start. The first begins with the request, and the last ends when the program runs."""
+        """The phases of the start. The first begins with the request, and the last ends when the program runs.
+
+        So the first holds what the engine does before its first step: it makes the plan.
+        """
         found: list[PhaseTime] = []
-        begin = self.requested_seconds
+        begin, earlier_cpu = self.requested_seconds, self._planning_cpu_seconds
         named = [(phase, [step for step in self.steps if step.phase == phase.name]) for phase in self._phases]
         for phase, steps in [(phase, steps) for phase, steps in named if steps]:
             end = max(begin, steps[-1].end_seconds)
-            found.append(PhaseTime(phase.name, begin, end, sum(step.cpu_seconds for step in steps)))
-            begin = end
+            found.append(PhaseTime(phase.name, begin, end, earlier_cpu + sum(step.cpu_seconds for step in steps)))
+            begin, earlier_cpu = end, 0.0
         return tuple(found)
 
     def wait(self, timeout_seconds: float | None = None) -> int:
@@ -162,6 +167,7 @@ class Container:
 
     def _execute(self, site: Site, observer: Observer | None) -> None:
         index = 0
+        self._planning_cpu_seconds = Instant.now().cpu_seconds - self._requested.cpu_seconds
         try:
             last = len(self._operations) - 1
             for index, (_, operation) in enumerate(self._operations):

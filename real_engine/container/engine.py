@@ -7,14 +7,13 @@ thread ends. `real_engine.linux.processes` tells why that had better be the only
 import os
 import platform
 import sys
-import time
 from pathlib import Path
 
 from real_engine.container.container import Container, Observer, remove_cgroups
 from real_engine.container.sandbox import Host, plan
 from real_engine.container.spec import DEFAULT_PATH, ContainerSpec
 from real_engine.container.state import StateDirectory, prepare_root, stale
-from real_engine.container.steps import Phase
+from real_engine.container.steps import Instant, Phase
 from real_engine.errors import EngineError
 from real_engine.linux import capabilities, cgroups, seccomp
 from real_engine.linux.cgroups import Hierarchy
@@ -81,7 +80,7 @@ class Engine:
             StartError: a step failed. Nothing of the container is left.
             EngineError: see `plan`.
         """
-        requested = time.perf_counter()
+        requested = Instant.now()
         state = StateDirectory(self.containers / os.urandom(6).hex())
         container = Container(state, self._plan(spec, state), self.host.hierarchies, requested)
         try:

@@ -100,6 +100,19 @@ class PhaseTime:
         return self.end_seconds - self.begin_seconds
 
 
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """A moment on the clock of `time.perf_counter`, and the CPU time that this thread had used by then."""
+
+    seconds: float
+    cpu_seconds: float
+
+    @classmethod
+    def now(cls) -> "Instant":
+        """This moment."""
+        return cls(time.perf_counter(), time.thread_time())
+
+
 class StepClock:
     """Notes the begin, end and CPU time of each step in memory that the engine and the container's process share.
 
