@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -181,15 +182,20 @@ class ContainerInstance:
             cpu_started = time.process_time() + cpu_seconds_of(self._container.pid)
             await_ready(read_end)
             self.ready_at = time.monotonic()
-            cpu_ready = time.process_time() + cpu_seconds_of(self._container.pid)
+            self._program_cpu_seconds = time.process_time() + cpu_seconds_of(self._container.pid) - cpu_started
         finally:
             os.close(read_end)
             if write_end >= 0:
                 os.close(write_end)
+
+    @cached_property
+    def phases(self) -> Sequence[PhaseTime]:
+        """See `Instance`. Made when asked for: that takes a while in which others may still be starting."""
         *_, last = (phases := self._container.phases)
-        self.phases = (
+        program_seconds = max(0.0, self.ready_at - last.end_seconds)
+        return (
             *(PhaseTime(phase.name, phase.wall_seconds, phase.cpu_seconds) for phase in phases),
-            PhaseTime("program", max(0.0, self.ready_at - last.end_seconds), cpu_ready - cpu_started),
+            PhaseTime("program", program_seconds, self._program_cpu_seconds),
         )
 
     def pss_bytes(self) -> int:

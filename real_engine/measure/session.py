@@ -60,7 +60,7 @@ QUICK = Effort(
     heavy_contentions=1,
     light_memories=3,
     heavy_memories=1,
-    light_memory_counts=(1, 2, 4, 8, 16, 32),
+    light_memory_counts=(1, 2, 4, 8, 16, 32, 64),
     heavy_memory_counts=(1, 2, 4),
     heavy_concurrencies=(1, 2, 4),
     machine=7,
@@ -78,16 +78,20 @@ class Trial:
 def plan(
     platforms: Sequence[Platform], experiments: Sequence[str], effort: Effort, busybox: Path, seed: int
 ) -> list[Trial]:
-    """All trials of a session, experiment by experiment, those of one experiment in an order drawn from `seed`.
+    """All trials of a session, in an order drawn from `seed`: those that take time first, then those of memory.
 
-    Interleaving conditions and platforms lets a slow minute of the machine touch all of them and favour none.
+    Interleaving experiments, conditions and platforms lets a slow minute of the machine touch all of them and favour
+    none. What a model is fitted to and what it is held against must above all have met the same machine.
     """
     shuffle = random.Random(seed).shuffle  # noqa: S311 -- an order of trials, not a secret
     trials: list[Trial] = []
-    for experiment in experiments:
-        batch = list(_TRIALS[experiment](platforms, effort, busybox))
-        shuffle(batch)
-        trials.extend(batch)
+    for batch in (
+        [experiment for experiment in experiments if experiment != "memory"],
+        [experiment for experiment in experiments if experiment == "memory"],
+    ):
+        mixed = [trial for experiment in batch for trial in _TRIALS[experiment](platforms, effort, busybox)]
+        shuffle(mixed)
+        trials.extend(mixed)
     return trials
 
 

@@ -3,8 +3,8 @@
 | figure | fitted from | and not from |
 |---|---|---|
 | start-up phases and total | startup.csv: one instance at a time | contention.csv |
-| private and shared memory | memory.csv, `pss` at up to 4 instances | larger numbers |
-| kernel memory per instance | memory.csv, `kernel` at up to 4 instances | larger numbers |
+| private and shared memory | memory.csv, `pss` at few instances (`fitted_instances`) | larger numbers |
+| kernel memory per instance | memory.csv, `kernel` at few instances | larger numbers |
 | speed of busy cores | machine.csv, which knows no container and no VM | contention.csv |
 | time slice of a core | provenance.json: the kernel's timer tick | contention.csv |
 
@@ -22,8 +22,18 @@ from simulator.errors import SimulatorError
 from simulator.evidence.measurements import Measurements, MemorySamples, Samples, StartupSamples, Subject
 from simulator.statistics.intervals import Interval, bootstrap_median
 
-FITTED_INSTANCES = 4
-"""Memory is fitted from at most this many instances side by side; more are predicted."""
+
+def fitted_instances(platform: str) -> int:
+    """Memory is fitted from at most this many instances side by side; more are predicted.
+
+    A guest's hundred megabytes stand out at once. What a process or a container costs the kernel is a few hundred
+    kilobytes, no more than the rest of the host changes by in a minute, and must be counted by the dozen.
+    """
+    return 4 if platform.startswith("vm") else 16
+
+
+RESIDUE = 0.1
+"""Of a start-up: a smaller difference between wall-clock and CPU time of a phase means nothing."""
 
 FITTED_CONCURRENCY = 1
 """Start-up is fitted from this many at once; more are predicted."""
@@ -93,6 +103,10 @@ def fit_startup(samples: StartupSamples, subject: Subject, host: str) -> Startup
     scaled by the same factor to do so. A phase that used more CPU than its wall-clock time kept a second core busy
     meanwhile (a guest beside its device model); the excess becomes the work of a parallel thread.
 
+    A difference below `RESIDUE` of the whole start-up is neither a wait nor a second thread, but what the two clocks
+    cannot tell apart: interrupts, the hand-over from one process to the next, cycles that a hypervisor took away. Its
+    phase works all the time.
+
     Args:
         samples: of one platform.
         subject: which platform.
@@ -103,6 +117,10 @@ def fit_startup(samples: StartupSamples, subject: Subject, host: str) -> Startup
     scale = total.value / sum(medians.values())
     wall = [medians[name] * scale for name in samples.phases]
     cpu = _booked_where_possible([float(np.median(samples.cpu[name])) * scale for name in samples.phases], wall)
+    cpu = [
+        lasts if abs(of_phase - lasts) < RESIDUE * total.value else of_phase
+        for of_phase, lasts in zip(cpu, wall, strict=True)
+    ]
     source = f"{host}/startup.csv: {subject}, median of {samples.total.size} starts of one at a time"
     phases = [
         Phase(
@@ -153,7 +171,7 @@ def lock_of(platform: str, phase: str) -> str | None:
 
 
 def fit_memory(samples: MemorySamples, subject: Subject, host: str) -> Memory:
-    """Fit private, shared and kernel bytes from at most `FITTED_INSTANCES` instances side by side.
+    """Fit private, shared and kernel bytes from at most `fitted_instances` instances side by side.
 
     PSS of one among N is `private + shared / N` (proc(5)). The kernel's growth is a straight line in N whose slope is
     what an instance needs: its intercept is how the rest of the host drifted before the first instance ran.
@@ -167,12 +185,13 @@ def fit_memory(samples: MemorySamples, subject: Subject, host: str) -> Memory:
         SimulatorError: fewer than two different small numbers of instances, so that private and shared, or an instance
             and the host's drift, cannot be told apart.
     """
-    pss = {count: values.mean(axis=1) for count, values in samples.pss.items() if count <= FITTED_INSTANCES}
-    kernel = {count: values for count, values in samples.kernel.items() if count <= FITTED_INSTANCES}
+    most = fitted_instances(subject.platform)
+    pss = {count: values.mean(axis=1) for count, values in samples.pss.items() if count <= most}
+    kernel = {count: values for count, values in samples.kernel.items() if count <= most}
     if min(len(pss), len(kernel)) < 2:
         raise SimulatorError(
             f"{host}/memory.csv: {subject}: `pss` and `kernel` of fewer than two numbers of instances up to "
-            f"{FITTED_INSTANCES}; private and shared memory cannot be told apart, so measure 1, 2 and 4"
+            f"{most}; private and shared memory cannot be told apart, so measure 1, 2 and 4"
         )
     source = f"{host}/memory.csv: {subject}, {', '.join(map(str, pss))} instances"
     private, shared = _fit(pss, lambda counts: 1 / counts, f"{source}: pss = private + shared / N")

@@ -18,10 +18,10 @@ from simulator.datacenter.startup import predict_contention
 from simulator.errors import SimulatorError
 from simulator.evidence.calibration import (
     FITTED_CONCURRENCY,
-    FITTED_INSTANCES,
     calibrate,
     described_profile,
     fit_machine,
+    fitted_instances,
 )
 from simulator.evidence.measurements import Measurements, MemorySamples, Samples, Subject
 from simulator.statistics.intervals import bootstrap_median, coefficient_of_variation
@@ -191,7 +191,7 @@ def _memory_pairs(memory: Memory, samples: MemorySamples, subject: Subject) -> I
                 "bytes",
                 (value, low, high),
                 values,
-                fitted=count <= FITTED_INSTANCES,
+                fitted=count <= fitted_instances(subject.platform),
             )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from simulator.datacenter.memory import footprint
 from simulator.datacenter.platforms import Memory, PlatformProfile, Quantity
-from simulator.evidence.calibration import FITTED_INSTANCES
+from simulator.evidence.calibration import fitted_instances
 from simulator.plotting.labels import kind_label, platform_label
 from simulator.plotting.style import (
     HATCHES,
@@ -225,7 +225,7 @@ def _measured_totals(ax: "Axes", measurements: "Measurements", profiles: Mapping
         for count, pss in samples.pss.items():
             if count in samples.kernel:
                 total = pss.sum(axis=1) + samples.kernel[count]
-                filled = "white" if count <= FITTED_INSTANCES else look.colour
+                filled = "white" if count <= fitted_instances(subject.platform) else look.colour
                 ax.plot(
                     np.full(total.size, count), total, look.marker, color=look.colour, markersize=5.5,
                     markerfacecolor=filled, markeredgecolor=look.colour,
