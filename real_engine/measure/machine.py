@@ -12,8 +12,11 @@ from pathlib import Path
 from real_engine.measure.cohort import Cohort
 from real_engine.measure.samples import Sample
 
-COMPUTE_ROUNDS = 400_000
-FORKS = 100
+COMPUTE_ROUNDS = 6_000_000
+FORKS = 400
+"""Each about 200 ms on a machine of 2024: long enough to be of a start-up's kind, short enough to be repeated."""
+
+WORKS = ("compute", "fork")
 
 
 def compute() -> None:
@@ -33,16 +36,21 @@ def fork_and_exec(busybox: Path) -> Callable[[], None]:
     return work
 
 
-def measure_machine(busybox: Path, work: str, concurrency: int, repetition: int) -> Iterator[Sample]:
-    """Run `concurrency` copies of `work` (`compute` or `fork`) at once, and yield the mean seconds that a copy took."""
+def measure_machine(busybox: Path, work: str, repetition: int) -> Iterator[Sample]:
+    """Run 1, 2, … copies of `work` at once, up to one a core, and yield the mean seconds that a copy took.
+
+    One after the other within the trial, forwards and backwards in turn, so that each repetition gives a ratio of
+    times that the machine's neighbours slowed alike.
+    """
     job = compute if work == "compute" else fork_and_exec(busybox)
 
     def timed(released_at: float) -> float:
-        begin = time.monotonic()
         job()
-        return time.monotonic() - begin
+        return time.monotonic() - released_at
 
-    with Cohort(concurrency, timed) as cohort:
-        seconds = cohort.release()
-    mean = sum(seconds) / len(seconds)
-    yield Sample("machine", "process", "default", (concurrency, work), "wall", mean, "seconds", repetition)
+    counts = range(1, len(os.sched_getaffinity(0)) + 1)
+    for copies in counts if repetition % 2 == 0 else reversed(counts):
+        with Cohort(copies, timed) as cohort:
+            seconds = cohort.release()
+        mean = sum(seconds) / len(seconds)
+        yield Sample("machine", "process", "default", (copies, work), "wall", mean, "seconds", repetition)

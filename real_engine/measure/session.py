@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import random
 import shutil
 import signal
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from real_engine.errors import EngineError
 from real_engine.measure.experiments import measure_contention, measure_memory, measure_startup
-from real_engine.measure.machine import measure_machine
+from real_engine.measure.machine import WORKS, measure_machine
 from real_engine.measure.platforms import Platform
 from real_engine.measure.provenance import Provenance
 from real_engine.measure.samples import Sample, Samples
@@ -105,12 +104,8 @@ def _label(platform: Platform) -> str:
 
 def _machine_trials(platforms: Sequence[Platform], effort: Effort, busybox: Path) -> Iterator[Trial]:
     for repetition in range(effort.machine):
-        for work in ("compute", "fork"):
-            for copies in range(1, len(os.sched_getaffinity(0)) + 1):
-                yield Trial(
-                    f"{work} on {copies} cores at once",
-                    partial(measure_machine, busybox, work, copies, repetition),
-                )
+        for work in WORKS:
+            yield Trial(f"{work} on one core and on several", partial(measure_machine, busybox, work, repetition))
 
 
 def _startup_trials(platforms: Sequence[Platform], effort: Effort, busybox: Path) -> Iterator[Trial]:

@@ -202,7 +202,8 @@ def fit_memory(samples: MemorySamples, subject: Subject, host: str) -> Memory:
 def fit_machine(measurements: Measurements, reserved_bytes: int = 0) -> MachineSpec:
     """The measured host as a machine: its cores and memory, and how much busy cores slow each other down.
 
-    Speed with n busy cores is the median time of the fixed work alone over that of n copies at once.
+    Speed with n busy cores is the time of the fixed work alone over that of n copies at once, in the same repetition;
+    of these ratios the median, since a repetition's times were taken one after the other on the same slow or fast day.
 
     Args:
         measurements: of one host.
@@ -210,14 +211,14 @@ def fit_machine(measurements: Measurements, reserved_bytes: int = 0) -> MachineS
     """
     speeds: dict[str, tuple[float, ...]] = {}
     for work, samples in sorted(measurements.machine.items()):
-        medians = {count: float(np.median(values)) for count, values in samples.items()}
-        if 1 not in medians:
-            raise SimulatorError(
-                f"{measurements.directory}/machine.csv: `{work}` was not measured alone (concurrency 1)"
-            )
-        counts = range(1, max(medians) + 1)
-        busy = np.interp(counts, sorted(medians), [medians[count] for count in sorted(medians)])
-        speeds[work] = tuple(_rounded(medians[1] / seconds) for seconds in busy)
+        where = f"{measurements.directory}/machine.csv: `{work}`"
+        if 1 not in samples:
+            raise SimulatorError(f"{where} was not measured alone (concurrency 1)")
+        if len({values.size for values in samples.values()}) > 1:
+            raise SimulatorError(f"{where}: not every repetition has every concurrency; measure again")
+        known = sorted(samples)
+        ratios = [float(np.median(samples[1] / samples[count])) for count in known]
+        speeds[work] = tuple(map(_rounded, np.interp(range(1, known[-1] + 1), known, ratios)))
     provenance = measurements.provenance
     return MachineSpec(
         name=measurements.host,
