@@ -24,7 +24,7 @@ def data_directory() -> Path:
 
 
 def named_file(kind: str, name_or_path: str, suffix: str = ".toml") -> Path:
-    """The file that a person means by `name_or_path`: a path that exists, or the name of one that ships in `data/KIND/`.
+    """The file that a person means by `name_or_path`: a path that exists, or the name of one in `data/KIND/`.
 
     Args:
         kind: the folder of `data/` to look in: `scenarios` or `profiles`.

@@ -1,7 +1,8 @@
 """What the machine itself does when several cores are busy, measured apart from any container or VM.
 
-Two hyperthreads of one core, a shared cache or a hypervisor's scheduler make n busy cores slower than n times one. The
-model needs that number, and may not fit it from the contention of containers, which it is to predict.
+Two hyperthreads of one core, a shared cache or a hypervisor's scheduler make n busy cores slower than n times one, and
+work that takes turns on a core finds its caches cold. The model needs these numbers, and may not fit them from the
+contention of containers, which it is to predict.
 """
 
 import os
@@ -37,10 +38,11 @@ def fork_and_exec(busybox: Path) -> Callable[[], None]:
 
 
 def measure_machine(busybox: Path, work: str, repetition: int) -> Iterator[Sample]:
-    """Run 1, 2, … copies of `work` at once, up to one a core, and yield the mean seconds that a copy took.
+    """Run 1, 2, … copies of `work` at once, up to four a core, and yield the seconds of each number of copies.
 
-    One after the other within the trial, forwards and backwards in turn, so that each repetition gives a ratio of
-    times that the machine's neighbours slowed alike.
+    Up to one a core, they show how much busy cores slow each other down; beyond, what taking turns costs. One number
+    after the other within the trial, forwards and backwards in turn, so that each repetition gives ratios of times
+    that the machine's neighbours slowed alike.
     """
     job = compute if work == "compute" else fork_and_exec(busybox)
 
@@ -48,9 +50,10 @@ def measure_machine(busybox: Path, work: str, repetition: int) -> Iterator[Sampl
         job()
         return time.monotonic() - released_at
 
-    counts = range(1, len(os.sched_getaffinity(0)) + 1)
+    cores = len(os.sched_getaffinity(0))
+    counts = [*range(1, cores + 1), 2 * cores, 4 * cores]
     for copies in counts if repetition % 2 == 0 else reversed(counts):
         with Cohort(copies, timed) as cohort:
             seconds = cohort.release()
-        mean = sum(seconds) / len(seconds)
-        yield Sample("machine", "process", "default", (copies, work), "wall", mean, "seconds", repetition)
+        for metric, value in (("wall", sum(seconds) / len(seconds)), ("last", max(seconds))):
+            yield Sample("machine", "process", "default", (copies, work), metric, value, "seconds", repetition)

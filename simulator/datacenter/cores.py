@@ -43,14 +43,14 @@ class Job(Event):
         return job
 
 
-def speed_of_work(speed: Sequence[float], busy: int) -> float:
-    """The speed of a core while `busy` cores are, relative to when it alone is.
+def speed_of_work(speed: Sequence[float], jobs: int) -> float:
+    """The speed of a core while so many jobs want to run, relative to when one does.
 
     Args:
-        speed: with 1, 2, … busy cores; beyond the last, the speed stays; empty: always 1.
-        busy: at least 1.
+        speed: with 1, 2, … jobs; beyond the last, the speed stays; empty: always 1.
+        jobs: at least 1.
     """
-    return speed[min(busy, len(speed)) - 1] if speed else 1.0
+    return speed[min(jobs, len(speed)) - 1] if speed else 1.0
 
 
 class _Kind:
@@ -75,7 +75,7 @@ class SharedCores:
     Args:
         env: the SimPy environment whose clock is used, in seconds.
         count: number of cores, at least 1.
-        speed_when_busy: for a kind of work, the relative speed of a core when 1, 2, … cores are busy. A kind that is
+        speed_when_busy: for a kind of work, the relative speed of a core when 1, 2, … jobs want to run. A kind that is
             not named runs at speed 1.
 
     Attributes:
@@ -106,8 +106,7 @@ class SharedCores:
     def rate(self, work: str = "compute") -> float:
         """CPU seconds per second that each job of this kind gets now (or would, if it came alone)."""
         active = max(self.active, 1)
-        busy = min(active, self.count)
-        return min(1.0, self.count / active) * speed_of_work(self._kind(work).speed, busy)
+        return min(1.0, self.count / active) * speed_of_work(self._kind(work).speed, active)
 
     def submit(self, cpu_seconds: float, work: str = "compute", *, after: Job | None = None) -> Job:
         """Begin `cpu_seconds` of single-threaded work; the returned event triggers when it is done.

@@ -27,8 +27,8 @@ class MachineSpec(StrictModel):
         reserved_pids: identifiers that the host itself uses.
         pods_per_node: how many instances an orchestrator puts on one machine, or None for no such limit
             (Kubernetes supports 110).
-        speed_when_busy: for a kind of work (`compute`, `fork`), the speed of a core when 1, 2, … cores are busy,
-            relative to when only one is. Measured apart from any instance (machine.csv); without it, 1.
+        speed_when_busy: for a kind of work (`compute`, `fork`), the speed of a core when 1, 2, … jobs want to run,
+            relative to when only one does. Measured apart from any instance (machine.csv); without it, 1.
         time_slice_seconds: how long a core works on one job before it turns to the next; on Linux a timer tick. 0
             stands for ideal processor sharing: quicker to simulate, and right for work much longer than a slice.
     """

@@ -106,7 +106,7 @@ class TimeSlicedCores:
         self._dispatch()
 
     def _speed(self, turn: _Turn) -> float:
-        return speed_of_work(self._speeds.get(turn.job.work, ()), len(self._running))
+        return speed_of_work(self._speeds.get(turn.job.work, ()), len(self._running) + len(self._waiting))
 
     def _advance(self) -> None:
         """Let the running jobs work up to now."""

@@ -5,7 +5,7 @@
 | start-up phases and total | startup.csv: one instance at a time | contention.csv |
 | private and shared memory | memory.csv, `pss` at few instances (`fitted_instances`) | larger numbers |
 | kernel memory per instance | memory.csv, `kernel` at few instances | larger numbers |
-| speed of busy cores | machine.csv, which knows no container and no VM | contention.csv |
+| speed of a core when more want to run | machine.csv, which knows no container and no VM | contention.csv |
 | time slice of a core | provenance.json: the kernel's timer tick | contention.csv |
 
 So what several start-ups at once take, and what many instances need, are predictions that measurements can refute.
@@ -200,15 +200,17 @@ def fit_memory(samples: MemorySamples, subject: Subject, host: str) -> Memory:
 
 
 def fit_machine(measurements: Measurements, reserved_bytes: int = 0) -> MachineSpec:
-    """The measured host as a machine: its cores and memory, and how much busy cores slow each other down.
+    """The measured host as a machine: its cores and memory, and how much slower a core is when more want to run.
 
-    Speed with n busy cores is the time of the fixed work alone over that of n copies at once, in the same repetition;
-    of these ratios the median, since a repetition's times were taken one after the other on the same slow or fast day.
+    The speed with n copies of a fixed work on c cores is the time of one alone over that until the last of n is done,
+    times n/c where they must take turns; of these ratios, one a repetition, the median. A repetition's times were taken
+    one after the other, on the same slow or fast day.
 
     Args:
         measurements: of one host.
         reserved_bytes: what is kept for the host itself.
     """
+    cores = measurements.provenance.cpu.cores
     speeds: dict[str, tuple[float, ...]] = {}
     for work, samples in sorted(measurements.machine.items()):
         where = f"{measurements.directory}/machine.csv: `{work}`"
@@ -217,12 +219,12 @@ def fit_machine(measurements: Measurements, reserved_bytes: int = 0) -> MachineS
         if len({values.size for values in samples.values()}) > 1:
             raise SimulatorError(f"{where}: not every repetition has every concurrency; measure again")
         known = sorted(samples)
-        ratios = [float(np.median(samples[1] / samples[count])) for count in known]
+        ratios = [float(np.median(samples[1] / samples[count])) * max(1.0, count / cores) for count in known]
         speeds[work] = tuple(map(_rounded, np.interp(range(1, known[-1] + 1), known, ratios)))
     provenance = measurements.provenance
     return MachineSpec(
         name=measurements.host,
-        cores=provenance.cpu.cores,
+        cores=cores,
         memory_bytes=provenance.memory_bytes,
         reserved_bytes=reserved_bytes,
         speed_when_busy=speeds,

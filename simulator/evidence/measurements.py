@@ -26,7 +26,14 @@ _CONDITIONS = {
     "memory": ("instances", "instance"),
     "machine": ("concurrency", "work"),
 }
-_UNITS = {"wall": "seconds", "cpu": "seconds", "pss": "bytes", "kernel": "bytes", "available": "bytes"}
+_UNITS = {
+    "wall": "seconds",
+    "last": "seconds",
+    "cpu": "seconds",
+    "pss": "bytes",
+    "kernel": "bytes",
+    "available": "bytes",
+}
 _DIFFERENCES = ("kernel", "available")  # of two readings of the whole host, so noise can make them negative
 _PLATFORMS = ("process", "container", "vm-tcg", "vm-kvm")
 _LARGEST_FILE = 64 * 1024 * 1024  # bytes: several hundred times a full session, and no more of a wrong file is read
@@ -109,7 +116,8 @@ class Measurements:
         startup: one instance at a time.
         contention: seconds of each of several that start at once: concurrency to shape (repetitions, concurrency).
         memory: idle instances side by side.
-        machine: seconds that fixed work took: kind of work, then copies at once, to shape (repetitions,).
+        machine: seconds until the last copy of a fixed work was done: kind of work, then copies at once, to shape
+            (repetitions,).
     """
 
     directory: Path
@@ -175,7 +183,7 @@ def read_measurements(host_or_directory: str | Path = "reference") -> Measuremen
             )
             for subject, part in memory.by_subject()
         },
-        machine={work: part.by_count("concurrency", "wall") for work, part in machine.grouped("work")},
+        machine={work: part.by_count("concurrency", "last") for work, part in machine.grouped("work")},
     )
 
 

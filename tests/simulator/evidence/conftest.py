@@ -27,7 +27,7 @@ class Truth:
 
     phases: tuple[tuple[str, float, float], ...] = (
         ("clone", 0.002, 0.0),
-        ("mounts", 0.001, 0.0005),
+        ("mounts", 0.001, 0.001),
         ("exec", 0.001, 0.0),
     )
     private: float = 500e3
@@ -81,7 +81,7 @@ def write_measurements(directory: Path, truth: Truth, seed: int = 1) -> Path:
                     yield ["contention", *who, concurrency, instance, "wall", noisy(seconds), "seconds", repetition]
 
     def memory() -> Iterable[list[object]]:
-        for instances in (1, 2, 4, 8, 16):
+        for instances in (1, 2, 4, 8, 16, 32, 64):
             for repetition in range(5):
                 for instance in range(instances):
                     pss = noisy(truth.private + truth.shared / instances)
@@ -95,7 +95,7 @@ def write_measurements(directory: Path, truth: Truth, seed: int = 1) -> Path:
             for copies in (1, 2):
                 for repetition in range(7):
                     seconds = 0.1 if copies == 1 else 0.1 / speed
-                    yield ["machine", "process", "default", copies, work, "wall", seconds, "seconds", repetition]
+                    yield ["machine", "process", "default", copies, work, "last", seconds, "seconds", repetition]
 
     directory.mkdir(parents=True, exist_ok=True)
     for name, rows in (("startup", startup), ("contention", contention), ("memory", memory), ("machine", machine)):

@@ -24,9 +24,9 @@ def test_every_condition_is_listed(found):
     listed = {(pair.experiment, pair.metric, pair.condition) for pair in found.pairs}
     assert len(found.pairs) == len(listed)
     assert {("contention", "mean", f"concurrency={count}") for count in (1, 2, 4, 8, 16)} <= listed
-    assert {("memory", "pss", f"instances={count}") for count in (1, 2, 4, 8, 16)} <= listed
+    assert {("memory", "pss", f"instances={count}") for count in (1, 2, 4, 8, 16, 32, 64)} <= listed
     for growth in ("kernel", "footprint"):  # counted from the first on, so there is none at 1
-        assert {("memory", growth, f"instances={count}") for count in (2, 4, 8, 16)} <= listed
+        assert {("memory", growth, f"instances={count}") for count in (2, 4, 8, 16, 32, 64)} <= listed
     assert ("startup", "mean", "concurrency=1") in listed
 
 
@@ -35,7 +35,7 @@ def test_fitted_pairs_are_marked_and_not_counted(found):
     assert fitted == {
         ("startup", "concurrency=1"),
         ("contention", "concurrency=1"),
-        *(("memory", f"instances={count}") for count in (1, 2, 4)),
+        *(("memory", f"instances={count}") for count in (1, 2, 4, 8, 16)),
     }
     for part in found.summary:
         counted = [pair for pair in found.pairs if pair.experiment == part.experiment and not pair.fitted]
