@@ -191,7 +191,7 @@ check_number(
 from simulator.evidence.validation import validate
 from simulator.plotting import plot_contention
 
-ax = plot_contention(validate(measurements), language=LANGUAGE)
+ax = plot_contention(validate(measurements), profiles, language=LANGUAGE)
 
 # %%
 from simulator.datacenter.startup import predict_contention

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 from simulator.errors import SimulatorError
+from simulator.files import write_text
 from simulator.statistics.intervals import paired_t_interval, t_interval
 
 CONFIDENCE = 0.95
@@ -179,7 +180,7 @@ class Result:
 
     def save(self, path: Path) -> None:
         """Write `to_json()` to `path`."""
-        _write(path, self.to_json())
+        write_text(path, self.to_json())
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -283,7 +284,7 @@ class Comparison:
 
     def save(self, path: Path) -> None:
         """Write `to_json()` to `path`."""
-        _write(path, self.to_json())
+        write_text(path, self.to_json())
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -366,13 +367,6 @@ def frame_of(rows: list[dict[str, Any]]) -> Any:
 
 def _to_json(tree: dict[str, Any]) -> str:
     return json.dumps(tree, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise SimulatorError(f"{path}: {error.strerror}; name a file that can be written") from error
 
 
 def _read(path: Path, what: str, build: Callable[[dict[str, Any]], Built]) -> Built:

@@ -17,24 +17,17 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Calibrate every platform that was measured."""
+    from classroom.recordings import read_recording
     from simulator.evidence.calibration import calibrate_all, heading
-    from simulator.evidence.measurements import read_measurements
+    from simulator.files import write_text
 
-    measurements = read_measurements(arguments.measurements)
+    measurements = read_recording(arguments.measurements).measurements
     texts = {name: profile.to_toml(heading(measurements)) for name, profile in calibrate_all(measurements).items()}
     if arguments.output is None:
         print("\n".join(texts.values()), end="")
         return 0
     for name, text in texts.items():
-        print(_write(Path(arguments.output) / f"{name}.toml", text))
+        path = Path(arguments.output) / f"{name}.toml"
+        write_text(path, text)
+        print(path)
     return 0
-
-
-def _write(path: Path, text: str) -> Path:
-    from simulator.errors import SimulatorError
-
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise SimulatorError(f"{path}: {error.strerror}; name a directory that can be written with --output") from error
-    return path

@@ -55,10 +55,11 @@ def run(arguments: Namespace) -> int:
         print(as_json(compared), end="")
     else:
         from classroom.table import print_table
+        from simulator.files import write_text
 
         print_table(compared, arguments.language)
         if arguments.json:
-            _write_json(Path(arguments.json), compared)
+            write_text(Path(arguments.json), as_json(compared))
     if not arguments.no_report:
         write(compared, Path(arguments.report), arguments.language, quiet=arguments.json == "-")
     return 0
@@ -113,12 +114,3 @@ def write(compared: "Compared", path: Path, language: str, *, quiet: bool = Fals
     )
     if not quiet:
         print(f"\nreport: {path.resolve().as_uri()}")
-
-
-def _write_json(path: Path, compared: "Compared") -> None:
-    from simulator.errors import SimulatorError
-
-    try:
-        path.write_text(as_json(compared), encoding="utf-8")
-    except OSError as error:
-        raise SimulatorError(f"{path}: {error.strerror}; name a file that can be written with --json") from error

@@ -27,26 +27,18 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Validate, and show the outcome; 0 also where a target is missed, which the table says."""
-    from simulator.evidence.measurements import read_measurements
+    from classroom.recordings import read_recording
     from simulator.evidence.validation import validate
+    from simulator.files import write_text
 
-    validation = validate(read_measurements(arguments.measurements))
+    validation = validate(read_recording(arguments.measurements).measurements)
     if arguments.json == "-":
         print(validation.to_json(), end="")
         return 0
     if arguments.json:
-        _write(Path(arguments.json), validation.to_json())
+        write_text(Path(arguments.json), validation.to_json())
     _show(validation)
     return 0
-
-
-def _write(path: Path, text: str) -> None:
-    from simulator.errors import SimulatorError
-
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise SimulatorError(f"{path}: {error.strerror}; name a file that can be written with --json") from error
 
 
 def _show(validation: "Validation") -> None:

@@ -2,8 +2,6 @@
 
 import base64
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +18,7 @@ from simulator.datafiles import data_directory
 from simulator.errors import SimulatorError
 from simulator.evidence.measurements import Subject
 from simulator.evidence.published import Source, sources
+from simulator.files import write_text
 from simulator.plotting.labels import name_label, subject_label
 from simulator.plotting.style import (
     KIND_MARKS,
@@ -100,7 +99,7 @@ def write_report(
         validation,
     )
     words = report_words(language)
-    write_atomically(path, render(material, _draw(material, words), command, words))
+    write_text(path, render(material, _draw(material, words), command, words))
 
 
 def _draw(material: Material, words: Words) -> dict[str, Drawing]:
@@ -387,27 +386,3 @@ def _version() -> str:
         return version("onggi")
     except PackageNotFoundError:
         return "?"
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Put `text` at `path`: a reader sees the old file or the new one, never a part.
-
-    Raises:
-        SimulatorError: it cannot be written there.
-    """
-    try:
-        handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise SimulatorError(f"{path}: {error.strerror}; name a file in a directory that can be written") from error
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        # mkstemp makes a file that only its owner reads; a report is for anybody whom the umask allows.
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(partial).chmod(0o666 & ~mask)
-        Path(partial).replace(path)
-    except OSError as error:
-        raise SimulatorError(f"{path}: {error.strerror}; name a file that can be written") from error
-    finally:
-        Path(partial).unlink(missing_ok=True)

@@ -54,7 +54,7 @@ def builtin_image(root: Path, candidates: Sequence[Path] = CANDIDATES) -> Image:
     Raises:
         EngineError: there is no static busybox on this machine, or no room under `root`.
     """
-    binary = _find(candidates)
+    binary = find_busybox(candidates)
     images = root.absolute() / "images"
     try:
         content = binary.read_bytes()
@@ -88,8 +88,12 @@ def is_static_elf(path: Path) -> bool:
     return bool(types) and _PT_INTERP not in types
 
 
-def _find(candidates: Sequence[Path]) -> Path:
-    """The first candidate that is a static executable."""
+def find_busybox(candidates: Sequence[Path] = CANDIDATES) -> Path:
+    """The first candidate that is a static executable: alone in a container or a guest, it has no libraries.
+
+    Raises:
+        EngineError: there is none.
+    """
     dynamic = []
     for path in candidates:
         if os.access(path, os.X_OK):

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shutil import which
 
-from real_engine.measure.samples import write_durably
+from real_engine.files import write_durably
 
 _CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h: a clock that moves once a tick
 
@@ -105,7 +105,9 @@ class Provenance:
             "fingerprint": self.machine.fingerprint(),
             "warnings": self.warnings,
         }
-        return write_durably(directory / "provenance.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        path = directory / "provenance.json"
+        write_durably(path, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
+        return path
 
 
 def onggi_version() -> str:

@@ -2,10 +2,11 @@
 
 import csv
 import io
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from real_engine.files import write_durably
 
 CONDITIONS: dict[str, tuple[str, ...]] = {
     "startup": ("phase",),
@@ -61,24 +62,7 @@ class Samples:
                     ("experiment", "platform", "variant", *conditions, "metric", "value", "unit", "repetition")
                 )
                 writer.writerows(rows)
-                written.append(write_durably(directory / f"{experiment}.csv", text.getvalue()))
+                path = directory / f"{experiment}.csv"
+                write_durably(path, text.getvalue().encode())
+                written.append(path)
         return written
-
-
-def write_durably(path: Path, text: str) -> Path:
-    """Put `text` at `path` so that a reader, or a crash, sees the old file or the new one and nothing between."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-    return path

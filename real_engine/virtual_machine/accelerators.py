@@ -11,7 +11,7 @@ from pathlib import Path
 
 from real_engine.errors import EngineError
 from real_engine.virtual_machine.guest import BootError, boot
-from real_engine.virtual_machine.guest_files import GuestFiles, cache_directory, guest_files, write_atomically
+from real_engine.virtual_machine.guest_files import GuestFiles, cache_directory, guest_files, keep
 from real_engine.virtual_machine.qemu import AcceleratorName, find_qemu
 
 KVM_DEVICE = Path("/dev/kvm")
@@ -92,7 +92,7 @@ def _probe_kvm(device: Path, program: str, files: GuestFiles, cache: Path, timeo
     outcome = _SEEN.get(key) or _recall(record)
     if outcome is None:
         outcome = _boot_probe(device, files, timeout_seconds)
-        write_atomically(record, json.dumps(asdict(outcome)).encode())
+        keep(record, json.dumps(asdict(outcome)).encode())
     _SEEN[key] = outcome
     return outcome
 

@@ -12,13 +12,12 @@ import platform
 import re
 import struct
 import sys
-import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from real_engine.errors import EngineError
-from real_engine.images.busybox import CANDIDATES, is_static_elf
+from real_engine.files import write_durably
+from real_engine.images.busybox import find_busybox
 from real_engine.virtual_machine import cpio
 
 KERNEL_VARIABLE = "ONGGI_GUEST_KERNEL"
@@ -96,18 +95,6 @@ def kernel_release(kernel: Path) -> str:
     return version.split(" ", 1)[0] or "unknown"
 
 
-def find_busybox(candidates: Sequence[Path] = CANDIDATES) -> Path:
-    """The host's static busybox: static, as the guest has no libraries.
-
-    Raises:
-        EngineError: there is none.
-    """
-    for candidate in candidates:
-        if candidate.is_file() and is_static_elf(candidate):
-            return candidate.resolve()
-    raise EngineError("no static busybox for the guest to run: install the package busybox-static")
-
-
 def _refuse_other_machines() -> None:
     if not sys.platform.startswith("linux"):
         raise EngineError(f"virtual machines need Linux with QEMU, and this is {platform.system()}")
@@ -132,27 +119,19 @@ def _initramfs(busybox: Path, cache: Path) -> Path:
     data = cpio.archive(entries)
     path = cache / f"initramfs-{hashlib.sha256(data).hexdigest()[:16]}.cpio"
     if not path.exists():
-        write_atomically(path, data)
+        keep(path, data)
     return path
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to `path` so that nobody ever sees a part of it; make the directory if need be.
+def keep(path: Path, data: bytes) -> None:
+    """Write a file of the cache, whose directory is made if need be.
 
     Raises:
         EngineError: it cannot be written there.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                os.fchmod(descriptor, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        write_durably(path, data)
     except OSError as error:
         raise EngineError(f"{path}: {error.strerror}; set XDG_CACHE_HOME to a directory you can write") from error
 

@@ -16,7 +16,7 @@ import pytest
 import simulator
 from classroom.report import headline, write_report
 from classroom.report.figures import Material
-from classroom.report.page import render, report_words, write_atomically
+from classroom.report.page import render, report_words
 from classroom.report.svg import inline_svg
 from classroom.report.verdict import verdict
 from simulator.datacenter.machine import MachineSpec
@@ -386,17 +386,6 @@ def test_a_place_that_cannot_be_written_is_told_in_one_line(arguments, tmp_path)
         write_report(tmp_path / "no-such-folder" / "report.html", **arguments)
 
     assert "\n" not in str(refused.value)
-
-
-def test_an_old_report_is_replaced_whole_and_nothing_is_left_beside_it(tmp_path):
-    path = tmp_path / "report.html"
-    path.write_text("old")
-    write_atomically(path, "new")
-
-    assert "new" == path.read_text()
-    assert [path] == list(tmp_path.iterdir())
-    with pytest.raises(SimulatorError, match="No such file or directory"):
-        write_atomically(tmp_path / "folder-in-the-way" / "report.html", "new")
 
 
 def test_two_figures_alike_share_no_id():

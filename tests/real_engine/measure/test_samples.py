@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from real_engine.measure.samples import CONDITIONS, Sample, Samples, write_durably
+from real_engine.measure.samples import CONDITIONS, Sample, Samples
 
 
 def sample(experiment: str, value: float = 0.25) -> Sample:
@@ -34,17 +34,3 @@ def test_a_value_is_written_so_that_it_is_read_back_exactly(tmp_path):
     (row,) = csv.DictReader(path.open())
 
     assert float(row["value"]) == value
-
-
-def test_an_old_file_survives_a_write_that_fails(tmp_path, monkeypatch):
-    path = write_durably(tmp_path / "startup.csv", "old")
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_durably(path, "new")
-
-    assert path.read_text() == "old"
-    assert [path] == list(tmp_path.iterdir())

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from real_engine.errors import EngineError
+from real_engine.images.busybox import find_busybox
 from real_engine.virtual_machine import cpio
-from real_engine.virtual_machine.guest_files import find_busybox
 
 names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=40).filter(
     lambda name: not name.startswith("/") and name != "TRAILER!!!"

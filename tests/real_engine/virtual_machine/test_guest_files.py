@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from real_engine.errors import EngineError
+from real_engine.images.busybox import find_busybox
 from real_engine.virtual_machine import guest_files as module
-from real_engine.virtual_machine.guest_files import GuestFiles, find_busybox, find_kernel, guest_files, kernel_release
+from real_engine.virtual_machine.guest_files import GuestFiles, find_kernel, guest_files, kernel_release
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="guests need Linux")
 
