@@ -1,7 +1,9 @@
 """What all tests share: where the real thing can be tested, and that in CI it is."""
 
+import contextlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,23 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if os.environ.get("CI") and skipped and exitstatus == pytest.ExitCode.OK:
         reporter.write_line(f"CI: {len(skipped)} tests were skipped, and none may be", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture
+def new_children() -> Callable[[], set[int]]:
+    """Gives the processes, zombies too, that this one has made since the test began and has not reaped."""
+
+    def children() -> set[int]:
+        found = set()
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):  # it ended while we looked
+                # The name in parentheses may hold anything; the parent's pid is the second field after it (proc(5)).
+                if int(path.read_text().rpartition(")")[2].split()[1]) == os.getpid():
+                    found.add(int(path.parent.name))
+        return found
+
+    before = children()
+    return lambda: children() - before
 
 
 @pytest.fixture

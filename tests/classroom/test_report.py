@@ -58,7 +58,7 @@ def record(folder: Path, **changes: Any) -> Measurements:
                 memory.append(["memory", platform, variant, count, "host", "available", kernel, "bytes", repetition])
     for work in ("compute", "fork"):
         for count in (1, 2):
-            machine.append(["machine", "process", "default", count, work, "wall", 0.2 + count / 100, "seconds", 0])
+            machine.append(["machine", "process", "default", count, work, "last", 0.2 + count / 100, "seconds", 0])
     for name, conditions, rows in (
         ("startup", ["phase"], startup),
         ("contention", ["concurrency", "instance"], contention),
