@@ -420,8 +420,8 @@ class Execute(Operation):
     def __post_init__(self) -> None:
         self._argv = processes.strings([os.fsencode(argument) for argument in self.argv])
         self._pairs = [os.fsencode(f"{name}={value}") for name, value in self.environment.items()]
-        signals = range(1, signal.NSIG)
-        self._ignored = [number for number in signals if signal.getsignal(number) is signal.SIG_IGN]
+        ignored = capabilities.status_mask("SigIgn")
+        self._ignored = [number + 1 for number in range(ignored.bit_length()) if ignored >> number & 1]
 
     def execute(self, site: Site) -> None:
         os.umask(0o022)

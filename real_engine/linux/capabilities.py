@@ -92,7 +92,7 @@ def names(bits: int) -> tuple[str, ...]:
 
 
 def status_mask(field: str, path: str = "/proc/self/status") -> int:
-    """A capability set of a process as /proc tells it: `field` is CapInh, CapPrm, CapEff, CapBnd or CapAmb."""
+    """A set of a process as /proc tells it: `field` is CapInh, CapPrm, CapEff, CapBnd, CapAmb or SigIgn (proc(5))."""
     with open(path) as file:
         for line in file:
             if line.startswith(field):

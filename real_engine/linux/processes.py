@@ -95,9 +95,8 @@ _SIGSET_BYTES = 128
 _SIG_SETMASK = 2
 
 # `signal` of the C library returns the old handler, so it has a prototype of its own.
-_signal = ctypes.PyDLL(None, use_errno=True)["signal"]
-_signal.restype = ctypes.c_void_p
-_signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
+_rt_sigaction = syscall("rt_sigaction", ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
+_SIGNAL_SET_BYTES = 8
 
 
 def clone3(flags: int, cgroup: int | None = None) -> tuple[int, int]:
@@ -188,9 +187,15 @@ def unblock_signals() -> None:
 
 
 def set_default_actions(ignored: Iterable[int]) -> None:
-    """Give the `ignored` signals their default action: an ignored one stays so over execve, a handled one doesn't."""
+    """Give the `ignored` signals their default action: an ignored one stays so over execve, a handled one doesn't.
+
+    By the system call: the C library refuses to touch 32 and 33, which it uses itself, and whose own posix_spawn leaves
+    them ignored in what it starts.
+    """
+    default = bytes(32)  # struct kernel_sigaction: SIG_DFL is 0, no flags, an empty mask
     for number in ignored:
-        _signal(number, None)
+        if _rt_sigaction(number, default, None, _SIGNAL_SET_BYTES) < 0:
+            fail(f"signal {number}")
 
 
 def unshare(flags: int) -> None:

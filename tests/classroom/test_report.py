@@ -351,7 +351,10 @@ def test_a_difference_names_the_lower_platform_in_both_languages(arguments):
 
 def test_no_winner_where_published_ranges_overlap(arguments):
     profile = arguments["profiles"]["vm-kvm"]
-    total = profile.startup.total_seconds.model_copy(update={"low": 0.1, "value": 0.2, "high": 0.3})
+    container = arguments["profiles"]["container"].startup.total_seconds
+    total = profile.startup.total_seconds.model_copy(
+        update={"low": container.value, "value": 2 * container.high, "high": 3 * container.high}
+    )
     twin = profile.model_copy(update={"startup": profile.startup.model_copy(update={"total_seconds": total})})
     sentences = findings(arguments | {"profiles": arguments["profiles"] | {"vm-kvm": twin}}, arguments["comparison"])[
         "Start-up"
