@@ -18,6 +18,10 @@ def main(argv: list[str] | None = None) -> int:
     0: done. 2: wrong input, told in one line on standard error. 130: interrupted by Ctrl-C.
     """
     arguments = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that knows no Hangul or no arrow gets a question mark there, and not a traceback instead of all.
+        if getattr(stream, "encoding", "utf-8").lower() not in ("utf-8", "utf8") and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
     try:
         return _dispatch(arguments)
     except KeyboardInterrupt:

@@ -1,5 +1,6 @@
 """The `onggi` command itself: cheap to start, kind when misused."""
 
+import os
 import subprocess
 import sys
 
@@ -58,3 +59,14 @@ def test_an_unknown_option_ends_with_status_2(command, capsys):
         main([command, "--no-such-option"])
 
     assert ended.value.code == 2
+
+
+def test_a_terminal_without_hangul_gets_the_rest(tmp_path):
+    command = [sys.executable, "-m", "classroom.cli", "report", "--language", "ko", "--replications", "1"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    shown = [*command, "--measurements", "reference", "--output", str(tmp_path / "보고서.html")]
+
+    done = subprocess.run(shown, capture_output=True, text=True, env=environment)
+
+    assert done.returncode == 0, done.stderr
+    assert "report: " in done.stdout
