@@ -37,6 +37,7 @@ LANGUAGE = "en"
 LANGUAGE = "ko"
 
 # %%
+# %matplotlib inline
 import numpy as np
 
 from classroom.lessons.check import check_number

@@ -61,6 +61,8 @@ def test_every_check_passes_with_the_solutions_and_none_without(source, tmp_path
             if output.output_type == "execute_result"
         ]
         marks[solutions] = {answer[0] for answer in answers}
+        figures = [cell for cell in notebook.cells if "ax = plot_" in cell.source]
+        assert all("image/png" in cell.outputs[-1].data for cell in figures), "a figure that nobody sees"
 
     assert marks == {True: {"✔"}, False: {"…"}}
 
