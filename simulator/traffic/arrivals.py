@@ -5,6 +5,8 @@ and its place in `Arrivals`.
 """
 
 import math
+from abc import ABC, abstractmethod
+from abc import ABC
 from itertools import pairwise
 from typing import Annotated, Literal, Self
 
@@ -77,12 +79,12 @@ class PiecewiseLinearRate:
         return edges, np.maximum(ends, 0.0), integral
 
 
-class _LinearArrivals(StrictModel):
+class _LinearArrivals(StrictModel, ABC):
     """What every kind whose rate is piecewise linear shares."""
 
+    @abstractmethod
     def curve(self) -> PiecewiseLinearRate:
         """The arrival rate over time."""
-        raise NotImplementedError
 
     def rate(self, seconds: Floats) -> Floats:
         """Offered arrival rate at each moment, requests per second."""
