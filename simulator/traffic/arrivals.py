@@ -6,7 +6,6 @@ and its place in `Arrivals`.
 
 import math
 from abc import ABC, abstractmethod
-from abc import ABC
 from itertools import pairwise
 from typing import Annotated, Literal, Self
 
