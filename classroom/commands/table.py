@@ -10,6 +10,7 @@ COMMANDS = {
     "calibrate": ("fit the platforms' profiles to measurements", "classroom.commands.calibrate"),
     "report": ("write the report again from what was measured", "classroom.commands.report"),
     "run": ("simulate a scenario on one platform", "classroom.commands.run"),
+    "platforms": ("list the platforms that can be simulated, with sources", "classroom.commands.platforms"),
     "engine": ("run a container on onggi's own engine, and watch how", "classroom.commands.engine"),
     "vm": ("boot a virtual machine under QEMU, and watch how", "classroom.commands.vm"),
 }

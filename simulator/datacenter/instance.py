@@ -1,4 +1,4 @@
-"""One container or VM and its life: pending, starting, ready, draining, stopped, or failed."""
+"""One container or VM and its life: pending, pulling, starting, ready, draining, stopped, or failed."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -11,7 +11,9 @@ class State(StrEnum):
     """Where an instance is in its life."""
 
     PENDING = "pending"
+    PULLING = "pulling"
     STARTING = "starting"
+    BACKING_OFF = "backing-off"
     READY = "ready"
     DRAINING = "draining"
     STOPPED = "stopped"
@@ -19,14 +21,19 @@ class State(StrEnum):
 
 
 NEXT = {
-    State.PENDING: {State.STARTING, State.STOPPED},
-    State.STARTING: {State.READY, State.STOPPED, State.FAILED},
+    State.PENDING: {State.PULLING, State.STARTING, State.STOPPED},
+    State.PULLING: {State.STARTING, State.BACKING_OFF, State.STOPPED, State.FAILED},
+    State.STARTING: {State.READY, State.BACKING_OFF, State.STOPPED, State.FAILED},
+    State.BACKING_OFF: {State.PULLING, State.STARTING, State.STOPPED, State.FAILED},
     State.READY: {State.DRAINING, State.FAILED},
     State.DRAINING: {State.STOPPED, State.FAILED},
     State.STOPPED: set[State](),
     State.FAILED: set[State](),
 }
-"""What may follow each state. Only a ready instance gets requests, so only that one must drain."""
+"""What may follow each state. Only a ready instance gets requests, so only that one must drain.
+
+An instance pulls only where its image is not on the machine, and backs off only after a start that failed.
+"""
 
 
 @dataclass(eq=False)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from simulator.datafiles import data_directory, named_file
 from simulator.records import NonNegative, StrictModel, read_record
@@ -50,7 +50,15 @@ class Phase(StrictModel):
         lock: name of a kernel lock of the machine (`rtnl`, `mount`, `cgroup`) that is held while `cpu_seconds` are
             worked off, or None.
         fixed_seconds: a delay that no other start-up lengthens (an RCU grace period, a DHCP answer).
-        kind: where the two figures come from.
+        read_mib: read from the machine's disk before the work, unless the page cache has it from an earlier start or
+            the start is memory-warm: the platform's own files, such as a guest's kernel. The application's image is
+            not in it.
+        cpu_seconds_per_running: further work for each instance that runs on the machine already, where what starts must
+            be entered into a list of all (LightVM, Fig 4 and 9: XenStore).
+        cpu_seconds_per_running_squared: further work for each pair of them: every instance in the list makes each
+            look-up longer, and there are as many look-ups as instances that watch it. Pairs, not single ones, are what
+            the published curves grow with.
+        kind: where the figures come from.
         source: which measurement or publication.
     """
 
@@ -60,6 +68,9 @@ class Phase(StrictModel):
     work: Work = "compute"
     lock: str | None = None
     fixed_seconds: NonNegative = 0.0
+    read_mib: NonNegative = 0.0
+    cpu_seconds_per_running: NonNegative = 0.0
+    cpu_seconds_per_running_squared: NonNegative = 0.0
     kind: Kind
     source: str
 
@@ -68,6 +79,21 @@ class Phase(StrictModel):
         if self.parallel_cpu_seconds > self.cpu_seconds:
             raise ValueError("parallel_cpu_seconds must not exceed cpu_seconds: the longer of two threads comes first")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_few_phases_have(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Measured phases, of which there are many, are written as short as they are.
+        written: dict[str, Any] = handler(self)
+        return {name: value for name, value in written.items() if value or name not in _OF_FEW_PHASES}
+
+    def cpu_seconds_beside(self, running: int) -> float:
+        """The work of one start while `running` instances run on the machine already."""
+        growth = self.cpu_seconds_per_running * running + self.cpu_seconds_per_running_squared * running**2
+        return self.cpu_seconds + growth
+
+
+_OF_FEW_PHASES = ("read_mib", "cpu_seconds_per_running", "cpu_seconds_per_running_squared")
+"""Keys that a file leaves out where they are 0."""
 
 
 class Startup(StrictModel):
@@ -91,20 +117,35 @@ class Overhead(StrictModel):
     Attributes:
         cpu_factor: service demand is multiplied by it (1 = native).
         network_seconds: added to every request, for the longer path of its packets.
+        io_operation_seconds: added to every operation on a disk, however many bytes it has: what a VM's longer path
+            costs is paid per operation, not per byte (Felter). None: not known, and none is added.
     """
 
     cpu_factor: Quantity
     network_seconds: Quantity
+    io_operation_seconds: Quantity | None = None
 
 
 class PlatformProfile(StrictModel):
-    """One way to isolate an instance, as data: `data/profiles/NAME.toml`."""
+    """One way to isolate an instance, as data: `data/profiles/NAME.toml`.
+
+    Attributes:
+        name: in kebab-case.
+        label_en: for people.
+        label_ko: the same in Korean.
+        about: what it is, and what of it is a judgement.
+        startup: from a request until the instance's own program runs, with its image in memory.
+        snapshot: the same from an instance that was paused or saved after its start, or None where none is published.
+        memory: of N instances.
+        overhead: of requests.
+    """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
     label_en: str
     label_ko: str
     about: str
     startup: Startup
+    snapshot: Startup | None = None
     memory: Memory
     overhead: Overhead
     bridge_ports: int | None = Field(default=None, gt=0)
@@ -156,5 +197,6 @@ def _toml_value(value: str | float) -> str:
 
 def shipped_profiles() -> dict[str, PlatformProfile]:
     """Every profile of `data/profiles/`, by name."""
-    profiles = (PlatformProfile.from_toml(path) for path in sorted((data_directory() / "profiles").glob("*.toml")))
+    paths = sorted((data_directory() / "profiles").glob("*.toml"), key=lambda path: path.stem)
+    profiles = (PlatformProfile.from_toml(path) for path in paths)
     return {profile.name: profile for profile in profiles}

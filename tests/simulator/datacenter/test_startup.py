@@ -6,9 +6,11 @@ import simpy
 from hypothesis import given
 from hypothesis import strategies as st
 
+from simulator.datacenter.images import ImageLayer, ImageSpec, RegistrySettings
 from simulator.datacenter.machine import Machine, MachineSpec
 from simulator.datacenter.platforms import Phase, PlatformProfile, Startup
-from simulator.datacenter.startup import predict_contention, start_up
+from simulator.datacenter.registry import Registry
+from simulator.datacenter.startup import predict_contention, predict_sequence, start_up
 from simulator.errors import SimulatorError
 
 durations = st.floats(0, 2)
@@ -151,3 +153,167 @@ def test_interrupted_while_it_waits_for_a_lock_it_leaves_the_queue():
 def test_none_at_once_is_refused():
     with pytest.raises(SimulatorError, match="at least one"):
         predict_contention(MachineSpec(), profile(phase(cpu=1)), 0)
+
+
+def test_each_start_works_longer_beside_those_that_run():
+    growing = phase(cpu=1).model_copy(update={"cpu_seconds_per_running": 0.5, "cpu_seconds_per_running_squared": 0.25})
+    np.testing.assert_allclose(predict_sequence(MachineSpec(), profile(growing), 4), [1, 1.75, 3, 4.75])
+    with pytest.raises(SimulatorError, match="at least one"):
+        predict_sequence(MachineSpec(), profile(growing), 0)
+
+
+def test_a_slower_start_than_usual_is_slower_in_all_that_it_does():
+    env = simpy.Environment()
+    machine = Machine(env, MachineSpec(cores=2), "m0")
+    steps = profile(phase(cpu=2, fixed=1, parallel=1))
+    assert env.run(env.process(start_up(machine, steps, factor=1.5))) == pytest.approx(4.5)
+
+
+IMAGE = ImageSpec(
+    layers=(
+        ImageLayer(name="base", compressed_mib=40, unpacked_mib=100),
+        ImageLayer(name="app", compressed_mib=10, unpacked_mib=20),
+    ),
+    unpack_cpu_seconds_per_mib=0.01,
+    read_fraction=0.5,
+)
+SPEC = MachineSpec(cores=4, link_mib_per_second=10, disk_mib_per_second=100, disk_operation_seconds=0.0)
+
+
+@pytest.fixture
+def cold():
+    """An empty machine and a registry."""
+    env = simpy.Environment()
+    machine = Machine(env, SPEC, "m0")
+    return machine, Registry(env, machine.network, RegistrySettings(bandwidth_mib_per_second=1000))
+
+
+def warmly(cold, warmth, **more):
+    machine, registry = cold
+    steps = profile(phase(cpu=1))
+    start = start_up(machine, steps, image=IMAGE, warmth=warmth, registry=registry, **more)
+    return machine.env.run(machine.env.process(start))
+
+
+def test_each_rung_of_the_ladder_saves_what_the_one_below_did(cold):
+    seen = []
+    took = warmly(cold, "cold", observe=lambda step, begin, end: seen.append((step.name, end - begin)))
+    # The base: at first both layers come at 5 MiB/s each, so app is there at 2 s and base at 5 s, and is then unpacked
+    # in 1 s of CPU beside 1 s of disk; app after it in 0.2 s. What was just written need not be read.
+    assert [("download", 5.0), ("unpack", 1.2), ("read", 0.0), ("phase", 1.0)] == [
+        (name, pytest.approx(seconds)) for name, seconds in seen
+    ]
+    assert took == pytest.approx(7.2)
+    cold[0].page_cache.drop()
+    assert warmly(cold, "disk-warm") == pytest.approx(1 + 0.5 * 120 / 100)
+    assert warmly(cold, "memory-warm") == pytest.approx(1)
+    # On the machine that has it, a cold start has nothing left to pull, and a disk-warm one nothing to read.
+    assert warmly(cold, "cold") == pytest.approx(1)
+    assert warmly(cold, "disk-warm") == pytest.approx(1)
+
+
+@given(st.sampled_from(["container-dockerd", "microvm-firecracker", "vm-kvm"]), st.integers(1, 5))
+def test_a_colder_start_is_never_faster(name, concurrency):
+    def last(warmth):
+        env = simpy.Environment()
+        machine = Machine(env, SPEC, "m0")
+        registry = Registry(env, machine.network)
+        platform = PlatformProfile.from_toml(name)
+        for _ in range(concurrency):
+            env.process(start_up(machine, platform, image=IMAGE, warmth=warmth, registry=registry))
+        env.run()
+        return env.now
+
+    assert last("memory-warm") <= last("disk-warm") <= last("cold")
+
+
+def test_those_that_start_together_read_the_image_once():
+    env = simpy.Environment()
+    machine = Machine(env, SPEC, "m0")
+    starts = [
+        env.process(start_up(machine, profile(phase(fixed=1)), image=IMAGE, warmth="disk-warm")) for _ in range(3)
+    ]
+    env.run()
+    assert [pytest.approx(1.6)] * 3 == [start.value for start in starts]
+    assert machine.disk.busy_seconds == pytest.approx(0.6)
+
+
+def test_many_small_reads_cost_more_than_few_large_ones():
+    def took(operation_mib):
+        env = simpy.Environment()
+        machine = Machine(env, SPEC.model_copy(update={"disk_operation_seconds": 0.001}), "m0")
+        image = IMAGE.model_copy(update={"read_operation_mib": operation_mib})
+        return env.run(env.process(start_up(machine, profile(phase()), image=image, warmth="disk-warm")))
+
+    assert took(1.0) == pytest.approx(0.6 + 60 * 0.001)
+    assert took(0.1) == pytest.approx(0.6 + 600 * 0.001)
+
+
+def test_the_platforms_own_files_are_read_once_and_not_where_they_are_in_memory():
+    env = simpy.Environment()
+    machine = Machine(env, SPEC, "m0")
+    steps = profile(phase(cpu=1).model_copy(update={"read_mib": 50.0}))
+
+    def start(warmth):
+        return env.run(env.process(start_up(machine, steps, warmth=warmth)))
+
+    assert [1.0, 1.5, 1.0] == pytest.approx([start("memory-warm"), start("disk-warm"), start("disk-warm")])
+
+
+def test_a_snapshot_has_phases_of_its_own():
+    env = simpy.Environment()
+    machine = Machine(env, MachineSpec(), "m0")
+    for name in ("microvm-firecracker", "unikernel"):
+        platform = PlatformProfile.from_toml(name)
+        took = env.run(env.process(start_up(machine, platform, warmth="snapshot")))
+        assert platform.snapshot.total_seconds.value == pytest.approx(took)
+    with pytest.raises(SimulatorError, match="container: its profile has no `snapshot`"):
+        env.run(env.process(start_up(machine, PlatformProfile.from_toml("container"), warmth="snapshot")))
+
+
+def test_a_cold_start_needs_an_image_and_a_registry(cold):
+    machine, _ = cold
+    for more, wanted in (({}, "image"), ({"image": IMAGE}, "registry")):
+        with pytest.raises(SimulatorError, match=f"give `{wanted}`"):
+            machine.env.run(machine.env.process(start_up(machine, profile(phase()), warmth="cold", **more)))
+
+
+@given(st.floats(0, 8), st.sampled_from(["cold", "disk-warm"]))
+def test_interrupted_with_an_image_it_leaves_nothing_behind_but_what_it_pulled(when, warmth):
+    env = simpy.Environment()
+    machine = Machine(env, SPEC.model_copy(update={"image_cache_mib": 130.0}), "m0")
+    registry = Registry(env, machine.network)
+
+    def impatient():
+        try:
+            yield from start_up(machine, profile(phase(cpu=1)), image=IMAGE, warmth=warmth, registry=registry)
+        except simpy.Interrupt:
+            return
+        machine.images.release(IMAGE)
+
+    process = env.process(impatient())
+
+    def stop():
+        yield env.timeout(when)
+        if process.is_alive:
+            process.interrupt()
+
+    env.process(stop())
+    env.run()
+    assert (0, 0, 0) == (machine.cores.active, machine.disk.active, machine.network.active)
+    # All of the room can be had by another image, so nothing is still in use.
+    other = ImageSpec(layers=(ImageLayer(name="other", compressed_mib=1, unpacked_mib=130),))
+    machine.images.put(other)
+    assert machine.images.has(other)
+
+
+def test_a_start_that_came_to_its_end_keeps_its_image():
+    env = simpy.Environment()
+    machine = Machine(env, SPEC.model_copy(update={"image_cache_mib": 130.0}), "m0")
+    env.run(env.process(start_up(machine, profile(phase()), image=IMAGE, warmth="disk-warm")))
+    other = ImageSpec(layers=(ImageLayer(name="other", compressed_mib=1, unpacked_mib=130),))
+    with pytest.raises(SimulatorError, match="does not fit"):
+        machine.images.put(other)
+    machine.images.release(IMAGE)
+    machine.images.put(other)
+    assert not machine.images.has(IMAGE)
