@@ -1,1 +1,1 @@
-"""Who changes the room while it runs: the autoscalers."""
+"""Who changes the room while it runs: the autoscalers, the machine autoscaler, and the faults."""

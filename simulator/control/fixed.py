@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from simulator.control.autoscaler import Decision, PodMetrics
+from simulator.control.autoscaler import Decision, Fleet, PodMetrics
 from simulator.records import StrictModel
 
 
@@ -24,10 +24,11 @@ class FixedInstances:
     """Keeps the number of instances."""
 
     sync_seconds = None
+    wakes_on_arrival = False
 
     def __init__(self, settings: FixedSettings) -> None:
         self.initial_instances = settings.instances
 
-    def decide(self, now: float, pods: Sequence[PodMetrics]) -> Decision:
+    def decide(self, now: float, pods: Sequence[PodMetrics], fleet: Fleet | None = None) -> Decision:
         """Always the same number."""
         return Decision(now, len(pods), self.initial_instances, self.initial_instances, None, "the number is fixed")

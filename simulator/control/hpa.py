@@ -11,7 +11,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from simulator.control.autoscaler import Decision, PodMetrics
+from simulator.control.autoscaler import Decision, Fleet, PodMetrics
 from simulator.records import NonNegative, Positive, StrictModel
 
 
@@ -83,6 +83,9 @@ class _Recommendation(NamedTuple):
 class HorizontalPodAutoscaler:
     """Follows `desired = ceil(pods * utilisation / target)`, damped as Kubernetes damps it."""
 
+    wakes_on_arrival = False
+    """It keeps at least one instance."""
+
     def __init__(self, settings: HpaSettings) -> None:
         self._settings = settings
         self._recommendations: list[_Past] = []
@@ -99,7 +102,7 @@ class HorizontalPodAutoscaler:
         """How often it decides."""
         return self._settings.sync_seconds
 
-    def decide(self, now: float, pods: Sequence[PodMetrics]) -> Decision:
+    def decide(self, now: float, pods: Sequence[PodMetrics], fleet: Fleet | None = None) -> Decision:
         """Recommend from the metric, stabilise over the window, limit by the policies and by min and max."""
         current = len(pods)
         if not self._recommendations:
@@ -155,6 +158,9 @@ class HorizontalPodAutoscaler:
 
     def _is_unready(self, now: float, pod: PodMetrics) -> bool:
         """`groupPods` of replica_calculator.go. Here a pod becomes ready once and stays so until it is taken down."""
+        if pod.ready_seconds is not None and pod.usage_millicores is None:
+            # A running pod without a sample is missing, however young: that is asked before readiness is.
+            return False
         young = pod.created_seconds + self._settings.cpu_initialization_seconds > now
         if pod.ready_seconds is None:
             # Its readiness last changed at its creation, which is within any delay after it: it never was ready.

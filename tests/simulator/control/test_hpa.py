@@ -187,3 +187,8 @@ def test_it_stays_within_its_bounds_and_says_why(loads, least, most):
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ValidationError):
         hpa(**wrong)
+
+
+def test_a_young_pod_that_is_ready_and_has_no_sample_is_missing_and_not_unready():
+    # On the way down it counts as busy: 40 % and 100 % are 70 %, and ceil(2 × 0.875) is 2. Left out, it would be 1.
+    assert 2 == hpa().decide(OLD, [ready(40), ready(None, since=OLD - 1)]).recommended
