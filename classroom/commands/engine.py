@@ -94,6 +94,10 @@ def _run(engine: Engine, spec: ContainerSpec, explain: bool) -> int:
     import signal
 
     forwarded = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+    # What arrives before there is a container waits for it; without a handler it would end us and leave that behind.
+    early: list[int] = []
+    for number in forwarded:
+        signal.signal(number, lambda number, _: early.append(number))
     with engine.start(spec) as container:
         received = 0
 
@@ -105,6 +109,8 @@ def _run(engine: Engine, spec: ContainerSpec, explain: bool) -> int:
 
         for number in forwarded:
             signal.signal(number, forward)
+        for one in early:
+            forward(one, None)
         if explain:
             _print_steps(container)
         return container.wait()

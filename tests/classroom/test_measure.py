@@ -160,5 +160,11 @@ def test_ctrl_c_leaves_valid_files_and_no_processes(platform, tmp_path):
     assert not measurements.provenance.complete
     assert {Subject(platform, "default")} == set(measurements.startup)
     assert [tmp_path / "here"] == list(tmp_path.iterdir())
-    with pytest.raises(ProcessLookupError):
-        os.killpg(running.pid, 0)
+    # What the signal ended too may wait a moment for process 1 of this system to collect it.
+    for _ in range(100):
+        try:
+            os.killpg(running.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    pytest.fail("a process was left behind")
