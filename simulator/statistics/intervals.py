@@ -50,7 +50,7 @@ def t_interval(samples: ArrayLike, confidence: float = 0.95) -> Interval:
     # scipy.special alone: scipy.stats takes half a second to import, and one quantile is wanted.
     from scipy.special import stdtrit
 
-    values = _finite(samples)
+    values = finite_samples(samples)
     _check_confidence(confidence)
     mean = float(values.mean())
     if values.size == 1:
@@ -73,7 +73,7 @@ def paired_t_interval(first: ArrayLike, second: ArrayLike, confidence: float = 0
 
     Source: Law, Simulation Modeling and Analysis (5th ed.), section 10.2.1.
     """
-    one, other = _finite(first), _finite(second)
+    one, other = finite_samples(first), finite_samples(second)
     if one.size != other.size:
         raise SimulatorError(f"paired samples must match: {one.size} against {other.size}; compare equal replications")
     return t_interval(one - other, confidence)
@@ -113,7 +113,7 @@ def bootstrap(
     Raises:
         SimulatorError: no samples, or one that is not finite.
     """
-    values = _finite(samples)
+    values = finite_samples(samples)
     _check_confidence(confidence)
     estimate = float(statistic(values[np.newaxis, :])[0])
     if values.size == 1:
@@ -127,12 +127,17 @@ def bootstrap(
 
 def coefficient_of_variation(samples: Sequence[float] | NDArray[np.float64]) -> float:
     """Standard deviation over mean: the run-to-run spread as a fraction. 0 for one sample or a mean of zero."""
-    values = _finite(samples)
+    values = finite_samples(samples)
     mean = float(values.mean())
     return float(values.std(ddof=1)) / abs(mean) if values.size > 1 and mean else 0.0
 
 
-def _finite(samples: ArrayLike) -> NDArray[np.float64]:
+def finite_samples(samples: ArrayLike) -> NDArray[np.float64]:
+    """The samples in one row, shape (n,).
+
+    Raises:
+        SimulatorError: there are none, or one is not finite.
+    """
     values = np.asarray(samples, dtype=np.float64).ravel()
     if values.size == 0:
         raise SimulatorError("no samples: an interval needs at least one")
