@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from simulator.datacenter.platforms import PlatformProfile as PlatformProfile
     from simulator.errors import SimulatorError as SimulatorError
+    from simulator.experiments import Sweep as Sweep
     from simulator.experiments import compare as compare
     from simulator.experiments import run as run
+    from simulator.experiments import sweep as sweep
     from simulator.results import Comparison as Comparison
     from simulator.results import Result as Result
     from simulator.scenario import Scenario as Scenario
@@ -25,8 +27,10 @@ _HOME = {
     "Result": "simulator.results",
     "Scenario": "simulator.scenario",
     "SimulatorError": "simulator.errors",
+    "Sweep": "simulator.experiments",
     "compare": "simulator.experiments",
     "run": "simulator.experiments",
+    "sweep": "simulator.experiments",
 }
 
 __all__ = sorted(_HOME)

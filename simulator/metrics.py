@@ -1,15 +1,13 @@
 """What a run is judged by: latency, broken promises, instances paid for, and how long a surge hurt."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simulator.datacenter.instance import Instance, State
 from simulator.model import RunRecord
 from simulator.results import DecisionRecord, Episode, FleetStep, Replication
-from simulator.traffic.requests import COMPLETED, FAILED, REJECTED
+from simulator.traffic.plane import FAILED, REJECTED, TIMED_OUT
 
 RECOVERY_WINDOW_SECONDS = 30.0
 """A service has recovered once it keeps its objective over a window this long."""
@@ -20,6 +18,9 @@ UNITS = {
     "mean_seconds": "seconds",
     "slo_violation_fraction": "fraction",
     "rejected_fraction": "fraction",
+    "failed_fraction": "fraction",
+    "timed_out_fraction": "fraction",
+    "retries_per_request": "count",
     "recovery_seconds": "seconds",
     "unrecovered_fraction": "fraction",
     "scale_out_seconds": "seconds",
@@ -30,10 +31,10 @@ UNITS = {
 """Every metric of a replication, in the order in which they are shown, with its unit.
 
 `p50_seconds`, `p99_seconds`, `mean_seconds`: latency of the requests that were answered. `slo_violation_fraction`:
-late, rejected or lost, of all that arrived. `recovery_seconds`: from the load's largest rise until the objective is
-kept again, or until the end where it never is (`unrecovered_fraction` says how often). `scale_out_seconds`: from the
-decision until the instance is ready, median. `instance_seconds`: from the start of start-up until it has stopped,
-summed.
+late, rejected, lost or given up, of all that arrived; three of these apart in the next three. `recovery_seconds`: from
+the load's largest rise until the objective is kept again, or until the end where it never is (`unrecovered_fraction`
+says how often). `scale_out_seconds`: from the decision until the instance is ready, median. `instance_seconds`: from
+the start of start-up until it has stopped, summed.
 """
 
 
@@ -44,22 +45,21 @@ def summarise(record: RunRecord, *, with_episode: bool = False) -> Replication:
         record: what the run left.
         with_episode: whether to keep the run over time as well, for a figure.
     """
-    scenario = record.scenario
+    scenario, tally, counts = record.scenario, record.tally, record.counts
     begin, end = scenario.warm_up_seconds, scenario.duration_seconds
-    counted = record.arrivals >= begin
-    state, latency = record.state[counted], record.latency[counted]
-    answered = latency[state == COMPLETED]
-    broken = _broken(record)
     alive = [_alive(instance, begin, end) for instance in record.instances]
     paid = sum(stop - start for start, stop in alive)
     metrics: dict[str, float] = {}
-    if answered.size:
-        metrics["p50_seconds"], metrics["p99_seconds"] = (float(value) for value in np.quantile(answered, [0.5, 0.99]))
-        metrics["mean_seconds"] = float(answered.mean())
-    if state.size:
-        metrics["slo_violation_fraction"] = float(broken[counted].mean())
-        metrics["rejected_fraction"] = float((state == REJECTED).mean())
-    metrics |= _recovery(record, broken)
+    if tally.latencies.count:
+        metrics["p50_seconds"], metrics["p99_seconds"] = (tally.latencies.quantile(part) for part in (0.5, 0.99))
+        metrics["mean_seconds"] = tally.latencies.mean
+    if tally.counted:
+        metrics["slo_violation_fraction"] = tally.broken / tally.counted
+        metrics["rejected_fraction"] = tally.fraction(REJECTED)
+        metrics["failed_fraction"] = tally.fraction(FAILED)
+        metrics["timed_out_fraction"] = tally.fraction(TIMED_OUT)
+        metrics["retries_per_request"] = counts.retried / counts.arrived
+    metrics |= _recovery(record)
     scale_outs = _scale_outs(record.instances)
     if scale_outs:
         metrics["scale_out_seconds"] = float(np.median(scale_outs))
@@ -68,22 +68,16 @@ def summarise(record: RunRecord, *, with_episode: bool = False) -> Replication:
     metrics["instance_seconds"] = paid
     return Replication(
         number=record.replication,
-        arrivals=len(record.arrivals),
-        completed=int((record.state == COMPLETED).sum()),
-        rejected=int((record.state == REJECTED).sum()),
-        failed=int((record.state == FAILED).sum()),
+        arrivals=counts.arrived,
+        completed=counts.completed,
+        rejected=counts.rejected,
+        failed=counts.failed,
+        timed_out=counts.timed_out,
         in_flight=record.in_flight,
         without_room=sum(bool(instance.why_pending) for instance in record.instances),
         metrics={name: metrics[name] for name in UNITS if name in metrics},
-        episode=_episode(record, broken) if with_episode else None,
+        episode=_episode(record) if with_episode else None,
     )
-
-
-def _broken(record: RunRecord) -> NDArray[np.bool_]:
-    """Which requests were late, rejected or lost."""
-    late = record.latency > record.scenario.slo.latency_seconds
-    broken: NDArray[np.bool_] = late | (record.state != COMPLETED)
-    return broken
 
 
 def _alive(instance: Instance, begin: float, end: float) -> tuple[float, float]:
@@ -114,33 +108,42 @@ def _scale_outs(instances: Sequence[Instance]) -> list[float]:
     return [ready - created for created, ready in readied if created > 0 and ready is not None]
 
 
-def _recovery(record: RunRecord, broken: NDArray[np.bool_]) -> dict[str, float]:
+def _recovery(record: RunRecord) -> dict[str, float]:
     """How long the load's largest rise hurt, if it has one and a window follows it."""
     surge, end = record.scenario.arrivals.surge_seconds, record.scenario.duration_seconds
     if surge is None or surge + RECOVERY_WINDOW_SECONDS > end:
         return {}
-    starts = np.arange(surge, end - RECOVERY_WINDOW_SECONDS + 1e-9, 1.0)
-    first = np.searchsorted(record.arrivals, starts)
-    last = np.searchsorted(record.arrivals, starts + RECOVERY_WINDOW_SECONDS)
-    sums = np.concatenate([[0], np.cumsum(broken)])
-    kept = sums[last] - sums[first] <= (1 - record.scenario.slo.quantile) * (last - first)
+    tally = record.tally
+    first = int(np.searchsorted(tally.edges, surge - 1e-9))
+    width = max(round(RECOVERY_WINDOW_SECONDS / float(tally.edges[1] - tally.edges[0])), 1)
+    last = int(np.searchsorted(tally.edges, end - RECOVERY_WINDOW_SECONDS + 1e-9, side="right"))
+    arrived, broken = (np.concatenate([[0], np.cumsum(counts)]) for counts in (tally.arrived_in, tally.broken_in))
+    starts = np.arange(first, max(last, first + 1))
+    ends = np.minimum(starts + width, len(arrived) - 1)
+    allowed = (1 - record.scenario.slo.quantile) * (arrived[ends] - arrived[starts])
+    kept = broken[ends] - broken[starts] <= allowed
     if kept.any():
-        return {"recovery_seconds": float(starts[np.argmax(kept)] - surge), "unrecovered_fraction": 0.0}
+        return {"recovery_seconds": float(tally.edges[starts[np.argmax(kept)]] - surge), "unrecovered_fraction": 0.0}
     return {"recovery_seconds": end - surge, "unrecovered_fraction": 1.0}
 
 
-def _episode(record: RunRecord, broken: NDArray[np.bool_]) -> Episode:
+def _episode(record: RunRecord) -> Episode:
     """The run over time."""
-    end = record.scenario.duration_seconds
-    edges = np.linspace(0.0, end, max(2, min(181, int(end) + 1)))
-    bounds = np.searchsorted(record.arrivals, edges)
-    bounds[-1] = len(record.arrivals)
-    slices = [slice(first, last) for first, last in pairwise(bounds.tolist())]
+    tally = record.tally
+    edges = tally.period_edges
+    middles = (tally.edges[:-1] + tally.edges[1:]) / 2
+    place = np.clip(np.searchsorted(edges, middles, side="right") - 1, 0, len(edges) - 2)
+    arrived, broken = (
+        np.bincount(place, weights=counts, minlength=len(edges) - 1) for counts in (tally.arrived_in, tally.broken_in)
+    )
     return Episode(
         seconds=tuple(((edges[:-1] + edges[1:]) / 2).tolist()),
-        offered_rate=tuple((np.diff(bounds) / np.diff(edges)).tolist()),
-        p99_seconds=tuple(_p99(record.latency[part]) for part in slices),
-        violation_fraction=tuple(float(broken[part].mean()) if part.stop > part.start else None for part in slices),
+        offered_rate=tuple((arrived / np.diff(edges)).tolist()),
+        p99_seconds=tuple(answers.quantile(0.99) if answers.count else None for answers in tally.answers_in),
+        violation_fraction=tuple(
+            part / all_of_them if all_of_them else None
+            for part, all_of_them in zip(broken.tolist(), arrived.tolist(), strict=True)
+        ),
         fleet=_fleet(record.instances),
         decisions=tuple(
             DecisionRecord(
@@ -150,11 +153,6 @@ def _episode(record: RunRecord, broken: NDArray[np.bool_]) -> Episode:
         ),
         without_room=tuple(sorted({instance.why_pending for instance in record.instances if instance.why_pending})),
     )
-
-
-def _p99(latency: NDArray[np.float64]) -> float | None:
-    answered = latency[~np.isnan(latency)]
-    return float(np.quantile(answered, 0.99)) if answered.size else None
 
 
 def _fleet(instances: Sequence[Instance]) -> tuple[FleetStep, ...]:

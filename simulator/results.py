@@ -16,7 +16,7 @@ from simulator.statistics.intervals import paired_t_interval, t_interval
 
 CONFIDENCE = 0.95
 Built = TypeVar("Built")
-FORMAT = 1
+FORMAT = 2
 """Of the JSON, so that a later version can tell."""
 
 
@@ -77,7 +77,7 @@ class Replication:
 
     Attributes:
         number: which.
-        arrivals, completed, rejected, failed: requests of the whole run; the first is the sum of the others.
+        arrivals, completed, rejected, failed, timed_out: requests of the whole run; the first is the sum of the others.
         in_flight: of the completed, those that were still in flight when the last request arrived.
         without_room: instances for which at first no machine had room.
         metrics: name to value, see `simulator.metrics.UNITS`; a metric that has no value in this run is missing.
@@ -89,6 +89,7 @@ class Replication:
     completed: int
     rejected: int
     failed: int
+    timed_out: int
     in_flight: int
     without_room: int
     metrics: dict[str, float]

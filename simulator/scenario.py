@@ -8,18 +8,18 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from simulator.control.fixed import FixedSettings
-from simulator.control.hpa import HpaSettings
+from simulator.control.policies import Autoscalers
 from simulator.datacenter.machine import MachineSpec
 from simulator.datafiles import named_file
 from simulator.records import NonNegative, Positive, StrictModel, read_record
-from simulator.traffic.arrivals import Arrivals
-from simulator.traffic.balancing import BalancerName
+from simulator.traffic.arrivals import Arrivals, ClosedLoop
+from simulator.traffic.balancing.settings import Balancer, PlainBalancer
+from simulator.traffic.clients import ClientSettings
 from simulator.traffic.demands import Demand
 
 MIB = 2**20
-MOST_REQUESTS = 20_000_000
-"""A run that expects more is refused, before it fills the memory: about 50 bytes are held for each."""
+MOST_REQUESTS = 2_000_000_000
+"""A replication that expects more is refused: it would take the better part of an hour."""
 
 
 class Machines(StrictModel):
@@ -43,6 +43,8 @@ class Application(StrictModel):
         demand: distribution of a request's work, seconds of one core.
         workers: requests that one instance serves at the same time, each on a core of its own.
         queue_limit: how many more may wait at an instance; the next is rejected.
+        discipline: `first-come`: a worker takes the request that has waited longest; `sharing`: all requests in the
+            instance are worked on at once, and share its workers' cores.
         ready_seconds: from the start of the program, which ends the platform's start-up, until it takes requests.
         cpu_cores: reserved for one instance (Kubernetes: the CPU request); the autoscaler's utilisation is relative to
             it and exceeds 100 % where more workers than that are busy. Default: one a worker.
@@ -52,6 +54,7 @@ class Application(StrictModel):
     demand: Demand
     workers: Annotated[int, Field(ge=1, le=1024)] = 1
     queue_limit: Annotated[int, Field(ge=0, le=1_000_000_000)] = 100
+    discipline: Literal["first-come", "sharing"] = "first-come"
     ready_seconds: NonNegative = 0.0
     cpu_cores: Positive | None = None
     memory_mib: NonNegative = 64.0
@@ -92,6 +95,10 @@ class Scenario(StrictModel):
         warm_up_seconds: requests that arrive before this moment are not counted.
         machines, application, arrivals, autoscaler, slo: see their records.
         balancer: which instance gets a request.
+        client: time-outs and retries.
+        draining_seconds: how long an instance that is taken down may finish its requests before they are cut off;
+            without a figure, until the last.
+        held_requests: how many may wait while there is no instance at all (scaled to zero); more are rejected.
         replications: independent repetitions, each with its own random numbers.
     """
 
@@ -103,8 +110,11 @@ class Scenario(StrictModel):
     machines: Machines
     application: Application
     arrivals: Arrivals
-    balancer: BalancerName = "least-connections"
-    autoscaler: Annotated[FixedSettings | HpaSettings, Field(discriminator="kind")]
+    balancer: Balancer = PlainBalancer(kind="least-connections")
+    client: ClientSettings = ClientSettings()
+    draining_seconds: NonNegative | None = None
+    held_requests: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    autoscaler: Autoscalers
     slo: ServiceLevelObjective
 
     @model_validator(mode="after")
@@ -115,6 +125,9 @@ class Scenario(StrictModel):
                 f"`duration_seconds` {self.duration_seconds:g}, or nothing is counted"
             )
         expected = self.arrivals.expected(self.duration_seconds)
+        if isinstance(self.arrivals, ClosedLoop):
+            # Users wait for their answers, so that many only come if there is no wait at all.
+            expected = self.arrivals.users * self.duration_seconds / (self.arrivals.think.mean + self.demand_mean)
         if expected > MOST_REQUESTS:
             raise ValueError(
                 f"`arrivals` would be about {expected:.0f} requests in `duration_seconds` {self.duration_seconds:g}, "
@@ -126,6 +139,11 @@ class Scenario(StrictModel):
                 f"more than `machines.spec.cores` {self.machines.spec.cores}"
             )
         return self
+
+    @property
+    def demand_mean(self) -> float:
+        """Mean demand of a request, seconds of one core on bare metal."""
+        return self.application.demand.mean
 
     @classmethod
     def from_toml(cls, name_or_path: str | Path) -> Self:

@@ -9,8 +9,11 @@ COMMANDS = {
     "validate": ("hold the model's predictions against measurements", "classroom.commands.validate"),
     "calibrate": ("fit the platforms' profiles to measurements", "classroom.commands.calibrate"),
     "report": ("write the report again from what was measured", "classroom.commands.report"),
-    "run": ("simulate a scenario on one platform", "classroom.commands.run"),
     "platforms": ("list the platforms that can be simulated, with sources", "classroom.commands.platforms"),
+    "run": ("simulate a scenario on one platform", "classroom.commands.run"),
+    "bench": ("measure how fast the simulator is, beside its peers", "classroom.commands.bench"),
+    "sweep": ("simulate a scenario at many points of its keys", "classroom.commands.sweep"),
+    "scenario": ("begin a scenario, check one, or describe every key", "classroom.commands.scenario"),
     "engine": ("run a container on onggi's own engine, and watch how", "classroom.commands.engine"),
     "vm": ("boot a virtual machine under QEMU, and watch how", "classroom.commands.vm"),
 }

@@ -1,311 +1,405 @@
 """The hot path: every request, advanced in one call between two control events.
 
-SimPy keeps the clock and the control plane. Whatever changes the set of instances first calls `advance(now)`, which
-runs all requests since the last event through one loop over pre-drawn arrivals. The loop is plain Python over lists and
-memory views, and Numba compiles the same loop over arrays where it is installed (`simulator.traffic.compiled`), with
-identical results. `simulator.traffic.processes` is the same service as one SimPy process per request: slow, to read.
+SimPy keeps the clock and the control plane. Whatever changes the set of instances first lets the requests catch up, in
+one call of the loop below over arrivals that were drawn a chunk at a time. The loop is plain Python over lists, and
+Numba compiles the same loop over arrays where it is installed (`simulator.traffic.compiled`), with identical results.
+`simulator.traffic.processes` is the same service as one SimPy process per request: slow, to read first.
 
-An instance serves first come, first served with `workers` requests at a time and at most `queue_limit` waiting.
+A request in flight holds a *ticket*, a row of the columns in `Tickets`, which is used again after it: memory grows with
+what is in flight and not with what has been.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
-from typing import Any, Literal, Protocol
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+from simulator.traffic.balancing.board import ROUTABLE, TOTAL, Board, next_lot
+from simulator.traffic.plane import COMPLETED, FAILED, REJECTED, TIMED_OUT, NoticeKind
+from simulator.traffic.shares import Cores, begin, finish, settle, touch
 
-from simulator.errors import SimulatorError
-from simulator.traffic.balancing import BALANCERS, Choose
+INSIDE, SERVED, ABANDONED, IN_VAIN, BACKED_OFF, HELD, LOST, WORK = range(8)
+"""What a ticket stands for. The first two are told apart only where clients time out: a request at an instance, and one
+in service. Then one that has left the queue but not yet its list, one that is served though its client has gone, one
+that waits for its next attempt, one that waits for any instance, one whose instance was killed; and work that is no
+request (a start-up)."""
 
-UNRESOLVED, COMPLETED, REJECTED, FAILED = range(4)
-"""What became of a request: not yet known (not arrived, or in flight), served, turned away, lost with its instance."""
+NEW_REQUEST = -1
+"""In the timers, in place of a ticket: a user of a closed loop has thought enough."""
 
-DataPlaneName = Literal["auto", "python", "numba", "processes"]
+(
+    NEXT, CHUNK_SIZE, MORE, DEMAND, THINK, FILLED, FREE, BUDGET, SERIAL, OLDEST, NEWEST,
+    HELD_FIRST, HELD_LAST, HELD_COUNT,
+    ARRIVED, DONE_COUNT, REJECTED_COUNT, FAILED_COUNT, TIMED_OUT_COUNT, RETRIED, NOTICE, WHICH,
+    SHARING, TIMING, RETRIES, KEYS, CLOSED, HOLDING,
+) = range(28)  # fmt: skip
+"""Places in the state's integers. The first eight are positions in chunks and what is left of them: BUDGET is for how
+many events there surely is enough of everything. The last six are the service's settings."""
 
+TOKENS, NOTICED_AT, TIMEOUT, BACKOFF, BACKOFF_FACTOR, BACKOFF_CAP, JITTER, BUDGET_FRACTION, BUDGET_BURST = range(9)
+"""Places in the state's floats: saved-up retries, when the last notice was, and the service's settings."""
 
-@dataclass(frozen=True)
-class Requests:
-    """Every request of a run, drawn beforehand.
+_DRAINED, _WORK_DONE, _ARRIVED_AT_NONE = (int(kind) for kind in NoticeKind)
 
-    Attributes:
-        arrivals: sorted arrival times, seconds, shape (n,).
-        demands: seconds of one core that each needs, shape (n,).
-        draws: one uniform number in [0, 1) each, for a balancer that draws lots, shape (n,).
-
-    Raises:
-        SimulatorError: shapes differ, arrivals are not sorted, or a demand is negative or not finite.
-    """
-
-    arrivals: NDArray[np.float64]
-    demands: NDArray[np.float64]
-    draws: NDArray[np.float64]
-
-    def __post_init__(self) -> None:
-        if not self.arrivals.shape == self.demands.shape == self.draws.shape:
-            raise SimulatorError("requests: arrivals, demands and draws must be of the same length")
-        if not (np.diff(self.arrivals) >= 0).all():
-            raise SimulatorError("requests: arrivals must be sorted by time")
-        if not ((self.demands >= 0) & np.isfinite(self.demands)).all():
-            raise SimulatorError("requests: every demand must be a finite number of seconds, at least 0")
-
-    def __len__(self) -> int:
-        return len(self.arrivals)
+CAUGHT_UP, WANTS_MORE, HAS_NOTICE = range(3)
+"""Why the loop returned: all has happened until then; a chunk has run out; the control plane must know something."""
 
 
-@dataclass(frozen=True)
-class Outcomes:
-    """What became of the requests.
+class Tickets(NamedTuple):
+    """Requests in flight, by ticket.
 
     Attributes:
-        state: UNRESOLVED, COMPLETED, REJECTED or FAILED, shape (n,).
-        finished: when a completed request left its instance, seconds; NaN for the others, shape (n,).
-        instance: the slot of the instance that it was given to, -1 where none took it, shape (n,).
+        arrived, offered: when it first arrived, and when this attempt began, seconds.
+        demand: seconds of one core.
+        key: in [0, 1), for a balancer that hashes.
+        slot: the instance that it was given to.
+        following: behind it in its instance's queue or in the list of those held; or -1.
+        spare: a stack of the tickets that nobody holds, of height FREE.
+        phase: see INSIDE and those beside it.
+        attempt: how often it was tried before.
+        deadline, older, newer: when its client gives up, and the list of all that may, in order.
     """
 
-    state: NDArray[np.int8]
-    finished: NDArray[np.float64]
-    instance: NDArray[np.int64]
+    arrived: Any
+    offered: Any
+    demand: Any
+    key: Any
+    slot: Any
+    following: Any
+    phase: Any
+    attempt: Any
+    deadline: Any
+    older: Any
+    newer: Any
+    spare: Any
 
 
-class DataPlane(Protocol):
-    """What carries the requests. A *slot* is the number of an instance, in the order in which they were added."""
+class Instances(NamedTuple):
+    """Instances, by slot.
 
-    def advance(self, now: float) -> None:
-        """Let everything happen that happens until `now` (inclusive), seconds; inf: until all are done."""
+    Attributes:
+        workers, limit: requests in service, and in the instance altogether, at most. A dead one has a limit of 0.
+        draining: 1 if it gets no more requests and tells when it has none.
+        dead: 1 if it was killed.
+        head, tail: the first and last ticket in its queue; head is -1 when none waits.
+        started: core seconds of the requests whose service has begun.
+        slowness: time that a core second takes.
+        group: its group on shared cores.
+        completed: requests answered in time.
+        inside: sum of the times that requests which have left it were in it, less the times at which they came.
+    """
 
-    def add(self) -> int:
-        """A new instance takes requests from now on; gives its slot."""
-
-    def drain(self, slot: int) -> float:
-        """The instance gets no more requests but finishes those it has; gives when the last of them will be done."""
-
-    def kill(self, slot: int) -> int:
-        """The instance is gone, and with it the requests in it; gives how many were lost."""
-
-    def in_flight(self, slot: int | None = None) -> int:
-        """Requests waiting or in service at one instance, or at all."""
-
-    def busy_seconds(self) -> NDArray[np.float64]:
-        """Core seconds that each instance has spent on requests until now, by slot."""
-
-    def outcomes(self) -> Outcomes:
-        """What became of the requests so far."""
+    workers: Any
+    limit: Any
+    draining: Any
+    dead: Any
+    head: Any
+    tail: Any
+    started: Any
+    slowness: Any
+    group: Any
+    completed: Any
+    inside: Any
 
 
-def make_kernel(choose: Choose) -> Callable[..., None]:
+class Ended(NamedTuple):
+    """Requests that have ended, until they are handed over: when they arrived, how long they took, and as what."""
+
+    arrived: Any
+    seconds: Any
+    state: Any
+
+
+Choose = Callable[[Board, float, float], int]
+Took = Callable[[Board, int, float], None]
+Left = Callable[[Board, int, float, float], None]
+
+
+def expects(tickets: Tickets, n: Any, ticket: int, deadline: float) -> None:
+    """The client of `ticket` gives up at `deadline`. All wait equally long, so it is the last to."""
+    tickets.deadline[ticket] = deadline
+    last = n[NEWEST]
+    tickets.older[ticket] = last
+    tickets.newer[ticket] = -1
+    if last >= 0:
+        tickets.newer[last] = ticket
+    else:
+        n[OLDEST] = ticket
+    n[NEWEST] = ticket
+
+
+def expects_no_more(tickets: Tickets, n: Any, ticket: int) -> None:
+    """The client of `ticket` has its answer, or none will come."""
+    before, after = tickets.older[ticket], tickets.newer[ticket]
+    if before >= 0:
+        tickets.newer[before] = after
+    else:
+        n[OLDEST] = after
+    if after >= 0:
+        tickets.older[after] = before
+    else:
+        n[NEWEST] = before
+
+
+def make_kernel(choose: Choose, took: Took, left: Left) -> Callable[..., int]:
     """The loop over the requests of one window, for one balancer.
 
-    A closure rather than a parameter, because Numba compiles what a closure holds into the loop.
+    A closure rather than parameters, because Numba compiles what a closure holds into the loop.
     """
 
     def run_window(
-        now: float, first: int, last: int, workers: int, limit: int,
-        arrivals: Any, demands: Any, draws: Any,
-        routable: Any, load: Any, position: Any, connections: Any, started: Any, head: Any, tail: Any,
-        departures: Any, following: Any, instance: Any, finished: Any, state: Any,
-    ) -> None:  # fmt: skip
-        """Requests first … last - 1 arrive, and all that depart until `now` depart.
+        now: float, closing: float, n: Any, x: Any, arrivals: Any, demands: Any, thinks: Any,
+        departures: Any, timers: Any, tickets: Tickets, instances: Instances, board: Board, cores: Cores, ended: Ended,
+    ) -> int:  # fmt: skip
+        """All that happens until `now` happens; gives why it returned.
 
         Args:
-            workers, limit: requests in service, and in the instance altogether, at most.
-            routable: slot of each position that the balancer sees; `load` are its connections.
-            position: of each slot, its position there, or -1.
-            connections: of each slot, requests waiting or in service.
-            started: of each slot, core seconds of the requests whose service has begun.
-            head, tail: of each slot, the first and last request that waits; head is -1 when none does.
-            departures: heap of (time, request) of all in service, with (inf, -1) so that it is never empty.
-            following: of each waiting request, the one behind it, or -1.
+            now: seconds.
+            closing: after it, users of a closed loop send nothing more.
+            n, x: the state's integers and floats, see the constants of this module.
+            arrivals, demands, thinks: chunks of what was drawn.
+            departures: heap of (time, ticket), or on shared cores (time, code of `shares`), with (inf, -1) in it so
+                that it is never empty.
+            timers: heap of (time, serial number, ticket or NEW_REQUEST), with one at inf as well.
         """
-        for request in range(first, last + 1):
-            time = arrivals[request] if request < last else now
-            while departures[0][0] <= time:
-                left, done = heappop(departures)
-                slot = instance[done]
-                finished[done] = left
-                state[done] = COMPLETED
-                connections[slot] -= 1
-                if position[slot] >= 0:
-                    load[position[slot]] -= 1
+        arrived, offered, demand, slot_of = tickets.arrived, tickets.offered, tickets.demand, tickets.slot
+        following, phase, spare = tickets.following, tickets.phase, tickets.spare
+        load, head, tail, started, slowness = (
+            board.load, instances.head, instances.tail, instances.started, instances.slowness,
+        )  # fmt: skip
+        limit, workers, draining, counts = instances.limit, instances.workers, instances.draining, board.counts
+        completed, inside, position = instances.completed, instances.inside, board.position
+        key, attempt = tickets.key, tickets.attempt
+        ended_arrived, ended_seconds, ended_state = ended.arrived, ended.seconds, ended.state
+        sharing, timing, closed, keys, retries = n[SHARING], n[TIMING], n[CLOSED], n[KEYS], n[RETRIES]
+        upcoming, chunk_size, budget, filled, free = n[NEXT], n[CHUNK_SIZE], n[BUDGET], n[FILLED], n[FREE]
+        drawn, newcomers, answered = n[DEMAND], n[ARRIVED], n[DONE_COUNT]
+        endless = float("inf")
+        arrival = arrivals[upcoming] if upcoming < chunk_size else endless
+        expiry = tickets.deadline[n[OLDEST]] if n[OLDEST] >= 0 else endless
+        why = CAUGHT_UP
+        while True:
+            if budget <= 0:
+                why = WANTS_MORE
+                break
+            budget -= 1
+            time = departures[0][0]
+            rung = timers[0][0]
+            if time <= arrival and time <= rung and time <= expiry:
+                # Something ends at an instance.
+                if time > now:
+                    break
+                code = heappop(departures)[1]
+                ticket = finish(cores, code, time) if sharing else code
+                if ticket < 0:
+                    continue
+                if phase[ticket] == WORK:
+                    settle(cores, cores.machine[slot_of[ticket]], time, departures)
+                    n[NOTICE], n[WHICH], x[NOTICED_AT] = _WORK_DONE, ticket, time
+                    why = HAS_NOTICE
+                    break
+                slot = slot_of[ticket]
+                load[slot] -= 1
+                if keys and position[slot] >= 0:
+                    counts[TOTAL] -= 1
                 waiting = head[slot]
                 if waiting >= 0:
-                    head[slot] = following[waiting]
-                    started[slot] += demands[waiting]
-                    heappush(departures, (left + demands[waiting], waiting))
-            if request == last:
-                break
-            if len(load) == 0:
-                state[request] = REJECTED
+                    while timing and waiting >= 0 and phase[waiting] == ABANDONED:
+                        # Its client went while it waited.
+                        gone = waiting
+                        waiting = following[gone]
+                        spare[free] = gone
+                        free += 1
+                    head[slot] = waiting
+                    if waiting >= 0:
+                        head[slot] = following[waiting]
+                        if timing:
+                            phase[waiting] = SERVED
+                        if sharing:
+                            begin(cores, instances.group[slot], waiting, demand[waiting])
+                        else:
+                            seconds = demand[waiting] * slowness[slot]
+                            started[slot] += seconds
+                            heappush(departures, (time + seconds, waiting))
+                if sharing:
+                    settle(cores, cores.machine[instances.group[slot]], time, departures)
+                left(board, slot, time, time - offered[ticket])
+                inside[slot] += time - offered[ticket]
+                if draining[slot] and load[slot] == 0:
+                    n[NOTICE], n[WHICH], x[NOTICED_AT] = _DRAINED, slot, time
+                    why = HAS_NOTICE
+                if phase[ticket] != IN_VAIN:
+                    completed[slot] += 1
+                    answered += 1
+                    ended_arrived[filled] = arrived[ticket]
+                    ended_seconds[filled] = time - arrived[ticket]
+                    ended_state[filled] = COMPLETED
+                    filled += 1
+                    if timing:
+                        expects_no_more(tickets, n, ticket)
+                        expiry = tickets.deadline[n[OLDEST]] if n[OLDEST] >= 0 else endless
+                    if closed and time < closing:
+                        heappush(timers, (time + thinks[n[THINK]], n[SERIAL], NEW_REQUEST))
+                        n[SERIAL] += 1
+                        n[THINK] += 1
+                spare[free] = ticket
+                free += 1
+                if why == HAS_NOTICE:
+                    break
                 continue
-            chosen = choose(load, draws[request], request)
-            slot = routable[chosen]
-            present = connections[slot]
-            if present >= limit:
-                state[request] = REJECTED
-                continue
-            instance[request] = slot
-            connections[slot] = present + 1
-            load[chosen] += 1
-            if present < workers:
-                started[slot] += demands[request]
-                heappush(departures, (time + demands[request], request))
-            else:
-                following[request] = -1
-                if head[slot] < 0:
-                    head[slot] = request
+            outcome = 0
+            if rung <= arrival and rung <= expiry:
+                # A new request of a closed loop, another attempt, or a request whose instance was killed.
+                if rung > now:
+                    break
+                time = rung
+                ticket = heappop(timers)[2]
+                if ticket >= 0:
+                    if phase[ticket] == LOST:
+                        outcome = FAILED
+                elif time >= closing:
+                    continue
+            elif expiry <= arrival:
+                # A client gives up.
+                if expiry > now:
+                    break
+                time = expiry
+                gone = n[OLDEST]
+                expects_no_more(tickets, n, gone)
+                expiry = tickets.deadline[n[OLDEST]] if n[OLDEST] >= 0 else endless
+                outcome = TIMED_OUT
+                ticket = gone
+                if phase[gone] == HELD:
+                    # Only the control plane's view of the list knows its place; it is skipped there.
+                    phase[gone] = ABANDONED
+                    n[HELD_COUNT] -= 1
+                elif phase[gone] == SERVED:
+                    phase[gone] = IN_VAIN
                 else:
-                    following[tail[slot]] = request
-                tail[slot] = request
+                    phase[gone] = ABANDONED
+                    slot = slot_of[gone]
+                    load[slot] -= 1
+                    if keys and position[slot] >= 0:
+                        counts[TOTAL] -= 1
+                    left(board, slot, time, time - offered[gone])
+                    inside[slot] += time - offered[gone]
+                    if draining[slot] and load[slot] == 0:
+                        n[NOTICE], n[WHICH], x[NOTICED_AT] = _DRAINED, slot, time
+                        why = HAS_NOTICE
+                # The row stays where it is until the instance has done with it, so what goes on needs another.
+                free -= 1
+                ticket = spare[free]
+                arrived[ticket] = arrived[gone]
+                demand[ticket] = demand[gone]
+                key[ticket] = key[gone]
+                attempt[ticket] = attempt[gone]
+            else:
+                if arrival > now:
+                    break
+                time = arrival
+                ticket = NEW_REQUEST
+                upcoming += 1
+                if upcoming < chunk_size:
+                    arrival = arrivals[upcoming]
+                else:
+                    arrival = endless
+                    if n[MORE]:
+                        budget = 0
+            if ticket == NEW_REQUEST:
+                free -= 1
+                ticket = spare[free]
+                arrived[ticket] = time
+                demand[ticket] = demands[drawn]
+                drawn += 1
+                newcomers += 1
+                if keys:
+                    key[ticket] = (int(next_lot(board) * keys) + 0.5) / keys
+                if retries:
+                    attempt[ticket] = 0
+                    x[TOKENS] = min(x[TOKENS] + x[BUDGET_FRACTION], x[BUDGET_BURST])
+            if outcome == 0:
+                offered[ticket] = time
+                if counts[ROUTABLE] == 0:
+                    if n[HELD_COUNT] < n[HOLDING]:
+                        phase[ticket] = HELD
+                        following[ticket] = -1
+                        if n[HELD_FIRST] < 0:
+                            n[HELD_FIRST] = ticket
+                        else:
+                            following[n[HELD_LAST]] = ticket
+                        n[HELD_LAST] = ticket
+                        n[HELD_COUNT] += 1
+                        if timing:
+                            expects(tickets, n, ticket, time + x[TIMEOUT])
+                            expiry = tickets.deadline[n[OLDEST]]
+                        n[NOTICE], n[WHICH], x[NOTICED_AT] = _ARRIVED_AT_NONE, -1, time
+                        why = HAS_NOTICE
+                        break
+                    outcome = REJECTED
+                else:
+                    slot = choose(board, key[ticket], time)
+                    present = load[slot]
+                    if present < limit[slot]:
+                        slot_of[ticket] = slot
+                        load[slot] = present + 1
+                        if keys:
+                            counts[TOTAL] += 1
+                        took(board, slot, time)
+                        phase[ticket] = SERVED if present < workers[slot] else INSIDE
+                        if timing:
+                            expects(tickets, n, ticket, time + x[TIMEOUT])
+                            expiry = tickets.deadline[n[OLDEST]]
+                        if present < workers[slot]:
+                            if sharing:
+                                group = instances.group[slot]
+                                touch(cores, cores.machine[group], time)
+                                begin(cores, group, ticket, demand[ticket])
+                                settle(cores, cores.machine[group], time, departures)
+                            else:
+                                seconds = demand[ticket] * slowness[slot]
+                                started[slot] += seconds
+                                heappush(departures, (time + seconds, ticket))
+                        else:
+                            following[ticket] = -1
+                            if head[slot] < 0:
+                                head[slot] = ticket
+                            else:
+                                following[tail[slot]] = ticket
+                            tail[slot] = ticket
+                        continue
+                    outcome = FAILED if instances.dead[slot] else REJECTED
+            # This attempt has failed. Another one, or the end.
+            if retries and attempt[ticket] < retries and x[TOKENS] >= 1.0:
+                x[TOKENS] -= 1.0
+                wait = x[BACKOFF]
+                for _ in range(attempt[ticket]):
+                    wait *= x[BACKOFF_FACTOR]
+                wait = min(wait, x[BACKOFF_CAP]) * (1.0 - x[JITTER] * next_lot(board))
+                attempt[ticket] += 1
+                n[RETRIED] += 1
+                phase[ticket] = BACKED_OFF
+                heappush(timers, (time + wait, n[SERIAL], ticket))
+                n[SERIAL] += 1
+            else:
+                if outcome == REJECTED:
+                    n[REJECTED_COUNT] += 1
+                elif outcome == FAILED:
+                    n[FAILED_COUNT] += 1
+                else:
+                    n[TIMED_OUT_COUNT] += 1
+                ended_arrived[filled] = arrived[ticket]
+                ended_seconds[filled] = time - arrived[ticket]
+                ended_state[filled] = outcome
+                filled += 1
+                spare[free] = ticket
+                free += 1
+                if closed and time < closing:
+                    heappush(timers, (time + thinks[n[THINK]], n[SERIAL], NEW_REQUEST))
+                    n[SERIAL] += 1
+                    n[THINK] += 1
+            if why == HAS_NOTICE:
+                break
+        n[NEXT], n[BUDGET], n[FILLED], n[FREE], n[DEMAND] = upcoming, budget, filled, free, drawn
+        n[ARRIVED], n[DONE_COUNT] = newcomers, answered
+        return why
 
     return run_window
-
-
-class WindowedPlane:
-    """A data plane that advances in windows, in plain Python or compiled.
-
-    Args:
-        requests: all that will arrive.
-        balancer: a key of `BALANCERS`.
-        workers: requests that one instance serves at a time, each on a core of its own.
-        queue_limit: how many more may wait there; the next is rejected.
-        compiled: whether Numba compiles the loop; it must be installed then.
-
-    Raises:
-        SimulatorError: an unknown balancer, no workers, a negative queue limit, or no Numba.
-    """
-
-    def __init__(
-        self, requests: Requests, *, balancer: str, workers: int, queue_limit: int, compiled: bool = False
-    ) -> None:
-        check_service(balancer, workers, queue_limit)
-        self._requests = requests
-        self._limits = (workers, workers + queue_limit)
-        count = len(requests)
-        self._following = np.empty(count, dtype=np.int64)
-        self._instance = np.full(count, -1, dtype=np.int64)
-        self._finished = np.full(count, np.nan)
-        self._state = np.zeros(count, dtype=np.int8)
-        # What the loop touches for each request. Plain Python indexes a memory view several times faster than an
-        # array, and a list faster still; both write to the arrays above or are small.
-        self._compiled = compiled
-        inputs: tuple[Any, ...] = (requests.arrivals, requests.demands, requests.draws)
-        columns: tuple[Any, ...] = (self._following, self._instance, self._finished, self._state)
-        if compiled:
-            from simulator.traffic.compiled import compiled_kernel, departure_heap
-
-            self._run = compiled_kernel(balancer)
-            self._inputs = inputs
-            self._columns = columns
-            self._departure_heap: Callable[[list[tuple[float, int]]], Any] = departure_heap
-        else:
-            self._run = make_kernel(BALANCERS[balancer].plain)
-            self._inputs = tuple(memoryview(values) for values in inputs)
-            self._columns = tuple(memoryview(values) for values in columns)
-            self._departure_heap = list
-        self._departures = self._departure_heap([(np.inf, -1)])
-        self._next = 0
-        self._now = 0.0
-        self._routable: Any = self._integers([])
-        self._load: Any = self._integers([])
-        self._position: Any = self._integers([])
-        self._connections: Any = self._integers([])
-        self._head: Any = self._integers([])
-        self._tail: Any = self._integers([])
-        self._started: Any = np.empty(0) if compiled else []
-
-    def advance(self, now: float) -> None:
-        """Run the window from the last call to `now`, seconds.
-
-        Raises:
-            SimulatorError: `now` lies before the last call's.
-        """
-        if now < self._now:
-            raise SimulatorError(f"data plane: time cannot run back from {self._now} to {now}")
-        # "Until all are done" is a moment before that of the sentinel in the heap of departures.
-        now = min(float(now), np.finfo(np.float64).max.item())
-        last = int(np.searchsorted(self._requests.arrivals, now, side="right"))
-        self._run(
-            now, self._next, last, *self._limits, *self._inputs,
-            self._routable, self._load, self._position, self._connections, self._started, self._head, self._tail,
-            self._departures, *self._columns,
-        )  # fmt: skip
-        self._next, self._now = last, now
-
-    def add(self) -> int:
-        """A new instance takes requests from now on; gives its slot."""
-        slot = len(self._connections)
-        for name in ("_connections", "_position"):
-            setattr(self, name, self._integers([*getattr(self, name), 0]))
-        for name in ("_head", "_tail"):
-            setattr(self, name, self._integers([*getattr(self, name), -1]))
-        self._started = np.append(self._started, 0.0) if self._compiled else [*self._started, 0.0]
-        self._route([*self._routable, slot])
-        return slot
-
-    def drain(self, slot: int) -> float:
-        """The instance gets no more requests; gives the time at which its last will be done (now, if it has none)."""
-        self._route([routable for routable in self._routable if routable != slot])
-        ends = [time for time, request in self._departures if request >= 0 and self._instance[request] == slot]
-        heapify(ends)
-        last = max(ends, default=self._now)
-        waiting = self._head[slot]
-        while waiting >= 0:
-            end = heappop(ends) + float(self._requests.demands[waiting])
-            last = max(last, end)
-            heappush(ends, end)
-            waiting = self._following[waiting]
-        return last
-
-    def kill(self, slot: int) -> int:
-        """The instance is gone; the requests in it have failed. Gives how many."""
-        self._route([routable for routable in self._routable if routable != slot])
-        self._started[slot] = float(self.busy_seconds()[slot])
-        inside = (self._instance == slot) & (self._state == UNRESOLVED)
-        self._state[inside] = FAILED
-        kept = [entry for entry in self._departures if entry[1] < 0 or not inside[entry[1]]]
-        heapify(kept)
-        self._departures = self._departure_heap(kept)
-        self._connections[slot], self._head[slot] = 0, -1
-        return int(inside.sum())
-
-    def in_flight(self, slot: int | None = None) -> int:
-        """Requests waiting or in service at one instance, or at all."""
-        return int(self._connections[slot]) if slot is not None else int(sum(self._connections))
-
-    def busy_seconds(self) -> NDArray[np.float64]:
-        """Core seconds of each instance until now: of all requests begun, less what is left of those in service."""
-        seconds = np.array(self._started, dtype=np.float64)
-        for time, request in self._departures:
-            if request >= 0:
-                seconds[self._instance[request]] -= time - self._now
-        return seconds
-
-    def outcomes(self) -> Outcomes:
-        """What became of the requests so far (copies)."""
-        return Outcomes(self._state.copy(), self._finished.copy(), self._instance.copy())
-
-    def _route(self, routable: Sequence[int]) -> None:
-        """The balancer sees these slots from now on."""
-        self._routable = self._integers(routable)
-        self._load = self._integers([self._connections[slot] for slot in routable])
-        self._position = self._integers([-1] * len(self._connections))
-        for position, slot in enumerate(routable):
-            self._position[slot] = position
-
-    def _integers(self, values: Sequence[int]) -> Any:
-        return np.array(values, dtype=np.int64) if self._compiled else list(values)
-
-
-def check_service(balancer: str, workers: int, queue_limit: int) -> None:
-    """Refuse a service that cannot be.
-
-    Raises:
-        SimulatorError: an unknown balancer, no workers or a negative queue limit.
-    """
-    if balancer not in BALANCERS:
-        raise SimulatorError(f"balancer `{balancer}`: unknown; there are {', '.join(BALANCERS)}")
-    if workers < 1:
-        raise SimulatorError(f"workers {workers}: an instance needs at least one")
-    if queue_limit < 0:
-        raise SimulatorError(f"queue_limit {queue_limit}: must be at least 0")

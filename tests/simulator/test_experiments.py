@@ -10,6 +10,7 @@ from simulator.errors import SimulatorError
 from simulator.experiments import compare, run
 from simulator.results import Comparison, Result, aggregate, compare_results
 from simulator.scenario import Scenario
+from simulator.statistics.sequential import StoppingRule
 from simulator.traffic.compiled import compiled_kernel, numba_works
 
 SURGE = {
@@ -218,6 +219,42 @@ def test_intervals_stay_where_the_metric_can_be():
     metric = aggregate("rejected_fraction", "fraction", [0.0, 0.9, 0.1])
 
     assert (0.0, 1.0) == (metric.low, metric.high)
+
+
+def test_replications_go_on_until_the_interval_is_narrow_enough(surge, platforms):
+    result = run(surge, platform=platforms[0], precision=StoppingRule("mean_instances", 0.02, least=5, most=60))
+    metric = result.metrics["mean_instances"]
+    count = len(result.replications)
+
+    assert 5 < count < 60
+    assert (metric.high - metric.low) / 2 <= 0.02 * metric.value
+    # They are the same replications that a run of a fixed number has.
+    assert run(surge, platform=platforms[0], replications=count) == result
+
+
+def test_how_many_replications_it_takes_does_not_depend_on_the_workers(surge, platforms):
+    seen: list[tuple[int, int]] = []
+    rule = StoppingRule("mean_instances", 0.02, most=60)
+    serial = compare(surge, platforms[:2], precision=rule, progress=lambda done, total: seen.append((done, total)))
+
+    assert serial == compare(surge, platforms[:2], precision=rule, workers=2)
+    assert 1 == len({len(result.replications) for result in serial.results.values()})
+    total = sum(len(result.replications) for result in serial.results.values())
+    assert list(range(1, total + 1)) == [done for done, _ in seen]
+    assert (total, total) == seen[-1]
+
+
+def test_replications_end_at_the_most_allowed_and_begin_with_those_asked_for(surge, platforms):
+    narrow = StoppingRule("p99_seconds", 1e-6, least=2, most=7)
+
+    assert 7 == len(run(surge, platform=platforms[0], precision=narrow).replications)
+    assert 6 == len(run(surge, platform=platforms[0], replications=6, precision=("p99_seconds", 0.9)).replications)
+
+
+def test_precision_of_what_is_no_metric_or_cannot_be_is_refused(surge, platforms):
+    for precision, said in ((("p98_seconds", 0.1), "no such metric"), (("p99_seconds", 0.0), "fraction of the mean")):
+        with pytest.raises(SimulatorError, match=said):
+            run(surge, platform=platforms[0], precision=precision)
 
 
 def test_what_cannot_be_run_is_refused(surge, platforms):

@@ -5,8 +5,8 @@ import pytest
 
 from simulator.datacenter.instance import Instance, State
 from simulator.metrics import RECOVERY_WINDOW_SECONDS, summarise
-from simulator.model import RunRecord
-from simulator.traffic.requests import COMPLETED, FAILED, REJECTED
+from simulator.model import RunRecord, new_tally
+from simulator.traffic.plane import COMPLETED, FAILED, REJECTED, TIMED_OUT, Counts
 
 
 def life(number, *steps):
@@ -17,11 +17,15 @@ def life(number, *steps):
 
 
 def record(scenario, arrivals, latency, state, instances=()):
-    arrivals = np.array(arrivals, dtype=float)
-    return RunRecord(
-        scenario, "free", 0, arrivals, np.array(state, dtype=np.int8), np.array(latency, dtype=float), 1,
-        tuple(instances), (),
-    )  # fmt: skip
+    tally = new_tally(scenario)
+    state = np.array(state, dtype=np.int8)
+    tally.record(np.array(arrivals, dtype=float), np.nan_to_num(np.array(latency, dtype=float)), state)
+    tally.close()
+    completed, rejected, failed, timed_out = (
+        int((state == outcome).sum()) for outcome in (COMPLETED, REJECTED, FAILED, TIMED_OUT)
+    )
+    counts = Counts(len(state), completed, rejected, failed, timed_out, 0, 0, 0)
+    return RunRecord(scenario, "free", 0, counts, 1, tally, tuple(instances), ())
 
 
 def test_late_rejected_and_lost_break_the_promise_and_the_warm_up_does_not_count(make_scenario):

@@ -18,7 +18,7 @@ from simulator.statistics.intervals import t_interval
 
 DEMAND = 0.1
 REPLICATIONS = 16
-REQUESTS = 60_000
+REQUESTS = 30_000
 """In each replication, warm-up included."""
 UNBOUNDED = 1_000_000
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from scipy.stats import chi2, kstest
 
-from simulator.traffic.arrivals import Arrivals, PiecewiseLinearRate
+from simulator.traffic.arrivals import CHUNK, Arrivals, PiecewiseLinearRate
 
 parse = TypeAdapter(Arrivals).validate_python
 
@@ -50,6 +50,93 @@ def test_arrivals_are_sorted_and_within_the_duration(tree):
     assert (np.diff(times) >= 0).all()
     assert 0 <= times[0]
     assert times[-1] <= DURATION
+
+
+MORE = [
+    {
+        "kind": "mmpp",
+        "states": [{"rate_per_second": 100, "mean_seconds": 2}, {"rate_per_second": 5, "mean_seconds": 8}],
+    },
+]
+
+
+@pytest.mark.parametrize("tree", [*KINDS, *MORE], ids=lambda tree: tree["kind"])
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_the_times_do_not_depend_on_the_chunks(tree, chunk):
+    arrivals = parse(tree)
+    chunks = list(arrivals.stream(np.random.default_rng(1), 60.0, chunk))
+
+    assert all(0 < len(part) <= chunk for part in chunks)
+    np.testing.assert_array_equal(arrivals.draw(np.random.default_rng(1), 60.0), np.concatenate(chunks))
+
+
+def test_bursts_are_as_many_and_as_uneven_as_the_mmpp_cookbook_says():
+    bursts = parse(MORE[0])
+    counts = np.concatenate(
+        [
+            np.histogram(bursts.draw(np.random.default_rng(seed), 4000.0), np.arange(100.0, 4000.0, 5.0))[0]
+            for seed in range(12)
+        ]
+    )
+
+    assert counts.mean() == pytest.approx(5 * bursts.mean_rate, rel=0.05)
+    assert counts.var() / counts.mean() == pytest.approx(bursts.index_of_dispersion(5.0), rel=0.08)
+
+
+def test_a_trace_is_played_as_it_is_written(tmp_path):
+    single, binned = tmp_path / "single.csv", tmp_path / "binned.csv"
+    single.write_text("# made by hand\nseconds\n1\n2.5\n2.5\n4\n")
+    binned.write_text("seconds,count\n0,100\n10,0\n20,50\n")
+    random = np.random.default_rng(1)
+
+    assert [0.5, 1.25, 1.25, 2.0] == parse({"kind": "trace", "path": str(single), "scale": 2}).draw(
+        random, 9.0
+    ).tolist()
+    played = parse({"kind": "trace", "path": str(binned)})
+    times = played.draw(random, 100.0)
+    assert [100, 0, 50, 0] == np.histogram(times, [0, 10, 20, 30, 100])[0].tolist()
+    assert 125 == played.expected(25.0)
+    assert [10.0, 0.0, 5.0] == played.rate(np.array([5.0, 15.0, 25.0])).tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("seconds\n3\n1\n", "trace.csv:3: out of order"),
+        ("seconds\n", "no arrivals"),
+        ("when\n1\n", "columns must be"),
+        ("seconds\n-1\n", "trace.csv:2: '-1' is not"),
+        ("# by hand\n\nseconds\n3\n# late\n1\n", "trace.csv:6: out of order"),
+        ("seconds,count\n0,0\n1,0\n", "no arrivals"),
+        ("seconds,count\n0,1e15\n", "more than 1e"),
+        ("seconds\n" + "1" * 5000, "longer than"),
+        ("seconds,count\n0,1\n0,2\n", "stands twice"),
+    ],
+)
+def test_a_trace_that_cannot_be_played_is_refused_with_its_line(tmp_path, text, complaint):
+    path = tmp_path / "trace.csv"
+    path.write_text(text)
+    with pytest.raises(ValidationError, match=complaint):
+        parse({"kind": "trace", "path": str(path)})
+
+
+def test_a_bin_of_any_size_is_spread_evenly_a_chunk_at_a_time(tmp_path):
+    path = tmp_path / "trace.csv"
+    path.write_text("seconds,count\n0,300000\n10,200000\n")
+    chunks = list(parse({"kind": "trace", "path": str(path)}).stream(np.random.default_rng(1), 15.0))
+    times = np.concatenate(chunks)
+
+    assert max(len(part) for part in chunks) <= CHUNK
+    assert (np.diff(times) >= 0).all()
+    assert 300_000 == np.searchsorted(times, 10.0)
+    assert kstest(times[:300_000] / 10, "uniform").pvalue > 0.001
+    # Half of the second bin, give or take four standard deviations.
+    assert abs(len(times) - 400_000) < 4 * np.sqrt(50_000)
+
+
+def test_a_closed_loop_needs_users():
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+        parse({"kind": "closed", "users": 0, "think": {"kind": "exponential", "mean_seconds": 1}})
 
 
 def test_gaps_of_a_poisson_process_are_exponential():

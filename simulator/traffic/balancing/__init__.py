@@ -1,0 +1,1 @@
+"""Which instance gets the next request: what a balancer knows, and the policies."""
