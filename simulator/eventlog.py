@@ -24,6 +24,8 @@ Kind = Literal[
     "instance-pending",
     "instance-pulling",
     "instance-starting",
+    "instance-backing-off",
+    "instance-pooled",
     "instance-ready",
     "instance-draining",
     "instance-stopped",

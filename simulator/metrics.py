@@ -1,12 +1,14 @@
 """What a run is judged by: latency, broken promises, instances paid for, and how long a surge hurt."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
+from simulator.datacenter.costs import cost
 from simulator.datacenter.instance import Instance, State
 from simulator.model import RunRecord
-from simulator.results import DecisionRecord, Episode, FleetStep, Replication
+from simulator.results import DecisionRecord, Episode, FaultRecord, FleetStep, MachineStep, Replication
 from simulator.traffic.plane import FAILED, REJECTED, TIMED_OUT
 
 RECOVERY_WINDOW_SECONDS = 30.0
@@ -26,15 +28,35 @@ UNITS = {
     "scale_out_seconds": "seconds",
     "mean_instances": "count",
     "peak_instances": "count",
-    "instance_seconds": "seconds",
+    "lost_instances": "count",
+    "blast_radius_fraction": "fraction",
+    "fault_recovery_seconds": "seconds",
+    "fault_unrecovered_fraction": "fraction",
+    "instance_hours": "hours",
+    "machine_hours": "hours",
+    "memory_gb_hours": "GB-hours",
+    "energy_watt_hours": "Wh",
+    "mean_watts": "W",
+    "cost": "currency",
+    "cost_per_million_requests": "currency",
 }
 """Every metric of a replication, in the order in which they are shown, with its unit.
 
 `p50_seconds`, `p99_seconds`, `mean_seconds`: latency of the requests that were answered. `slo_violation_fraction`:
 late, rejected, lost or given up, of all that arrived; three of these apart in the next three. `recovery_seconds`: from
 the load's largest rise until the objective is kept again, or until the end where it never is (`unrecovered_fraction`
-says how often). `scale_out_seconds`: from the decision until the instance is ready, median. `instance_seconds`: from
-the start of start-up until it has stopped, summed.
+says how often). `scale_out_seconds`: from the decision until the instance is ready, median; instances that replace lost
+ones do not count.
+
+Of faults, memory that ran out among them: `lost_instances`: how many ended. `blast_radius_fraction`: part of the ready
+instances that one fault takes, mean. `fault_recovery_seconds`: from a fault that took some until as many are ready
+again as before it, or as are wanted by then, mean, or until the end where that never is (`fault_unrecovered_fraction`
+says how often).
+
+What was used from the end of the warm-up on: `instance_hours`: from the start of start-up until it has stopped, summed;
+`machine_hours`; `memory_gb_hours`: what instances were promised, 10⁹ bytes; `energy_watt_hours` and `mean_watts` where
+the machines' power is given; `cost` in the currency of `[costs]` where prices are. The least that is billed and its
+steps, if `[costs]` has them, are in the hours.
 """
 
 
@@ -46,7 +68,7 @@ def summarise(record: RunRecord, *, with_episode: bool = False) -> Replication:
         with_episode: whether to keep the run over time as well, for a figure.
     """
     scenario, tally, counts = record.scenario, record.tally, record.counts
-    begin, end = scenario.warm_up_seconds, scenario.duration_seconds
+    begin, end = scenario.counted_from_seconds, scenario.duration_seconds
     alive = [_alive(instance, begin, end) for instance in record.instances]
     paid = sum(stop - start for start, stop in alive)
     metrics: dict[str, float] = {}
@@ -65,7 +87,8 @@ def summarise(record: RunRecord, *, with_episode: bool = False) -> Replication:
         metrics["scale_out_seconds"] = float(np.median(scale_outs))
     metrics["mean_instances"] = paid / (end - begin)
     metrics["peak_instances"] = float(_peak(alive))
-    metrics["instance_seconds"] = paid
+    metrics |= _faults(record)
+    metrics |= _consumption(record)
     return Replication(
         number=record.replication,
         arrivals=counts.arrived,
@@ -80,12 +103,47 @@ def summarise(record: RunRecord, *, with_episode: bool = False) -> Replication:
     )
 
 
+def _faults(record: RunRecord) -> dict[str, float]:
+    """What faults took, and how long they were felt; nothing if there was none."""
+    felt = record.faults
+    if not felt:
+        return {}
+    end = record.scenario.duration_seconds
+    metrics = {
+        "lost_instances": float(sum(instance.state is State.FAILED for instance in record.instances)),
+        "blast_radius_fraction": float(np.mean([each.blast.fraction for each in felt])),
+    }
+    hurt = [each for each in felt if each.blast.ready_lost]
+    if hurt:
+        until = [each.recovery.seconds for each in hurt]
+        seconds = [end - each.blast.seconds if took is None else took for each, took in zip(hurt, until, strict=True)]
+        metrics["fault_recovery_seconds"] = float(np.mean(seconds))
+        metrics["fault_unrecovered_fraction"] = float(np.mean([took is None for took in until]))
+    return metrics
+
+
+def _consumption(record: RunRecord) -> dict[str, float]:
+    """Hours, energy and money."""
+    used, scenario = record.consumption, record.scenario
+    metrics = {
+        "instance_hours": used.instance_hours,
+        "machine_hours": used.machine_hours,
+        "memory_gb_hours": used.gb_hours,
+    }
+    if record.knows_energy:
+        seconds = scenario.duration_seconds - scenario.counted_from_seconds
+        metrics["energy_watt_hours"] = used.watt_hours
+        metrics["mean_watts"] = used.watt_hours * 3600 / seconds
+    if scenario.costs is not None:
+        metrics["cost"] = cost(used, scenario.costs).total
+        if record.tally.counted:
+            metrics["cost_per_million_requests"] = metrics["cost"] / record.tally.counted * 1e6
+    return metrics
+
+
 def _alive(instance: Instance, begin: float, end: float) -> tuple[float, float]:
     """The part of [begin, end] in which the instance held resources; empty for one that was never placed."""
-    start = instance.since(State.STARTING)
-    if start is None:
-        return end, end
-    stop = instance.history[-1][0] if instance.is_over else end
+    start, stop = instance.lifetime(end)
     start = min(max(start, begin), end)
     return start, max(min(stop, end), start)
 
@@ -104,7 +162,9 @@ def _peak(alive: Sequence[tuple[float, float]]) -> int:
 
 def _scale_outs(instances: Sequence[Instance]) -> list[float]:
     """Seconds from decision to readiness, of the instances that were not there from the beginning."""
-    readied = [(instance.created_seconds, instance.since(State.READY)) for instance in instances]
+    readied = [
+        (instance.created_seconds, instance.since(State.READY)) for instance in instances if instance.replaces is None
+    ]
     return [ready - created for created, ready in readied if created > 0 and ready is not None]
 
 
@@ -151,6 +211,23 @@ def _episode(record: RunRecord) -> Episode:
             )
             for decision in record.decisions
         ),
+        faults=tuple(
+            FaultRecord(
+                each.blast.seconds,
+                each.blast.kind,
+                each.blast.target,
+                len(each.blast.lost),
+                each.blast.requests,
+                each.blast.fraction,
+                each.recovery.seconds,
+                each.blast.reason,
+            )
+            for each in record.faults
+        ),
+        machine_decisions=tuple(
+            MachineStep(decision.seconds, decision.machines, decision.add, len(decision.remove), decision.reason)
+            for decision in record.machine_decisions
+        ),
         without_room=tuple(sorted({instance.why_pending for instance in record.instances if instance.why_pending})),
     )
 
@@ -163,12 +240,22 @@ def _fleet(instances: Sequence[Instance]) -> tuple[FleetStep, ...]:
         for turn, (seconds, state) in enumerate(instance.history)
     )
     present: dict[int, State] = {}
+    number_in: Counter[State] = Counter()
     steps: list[FleetStep] = []
     for index, (seconds, number, _, state) in enumerate(changes):
+        if number in present:
+            number_in[present[number]] -= 1
         present[number] = state
+        number_in[state] += 1
         if index + 1 < len(changes) and changes[index + 1][0] == seconds:
             continue
-        states = list(present.values())
-        counts = (states.count(state) for state in (State.PENDING, State.STARTING, State.READY, State.DRAINING))
-        steps.append(FleetStep(seconds, *counts))
+        steps.append(
+            FleetStep(
+                seconds,
+                pending=number_in[State.PENDING],
+                starting=sum(number_in[state] for state in (State.PULLING, State.STARTING, State.BACKING_OFF)),
+                ready=number_in[State.READY],
+                draining=number_in[State.DRAINING],
+            )
+        )
     return tuple(steps)

@@ -40,6 +40,29 @@ class DecisionRecord(NamedTuple):
     reason: str
 
 
+class FaultRecord(NamedTuple):
+    """One fault: what it took, and how long until as many instances were ready again; None if never."""
+
+    seconds: float
+    kind: str
+    target: str
+    lost_instances: int
+    lost_requests: int
+    blast_radius_fraction: float
+    recovery_seconds: float | None
+    reason: str
+
+
+class MachineStep(NamedTuple):
+    """One decision of the machine autoscaler: of so many machines, so many are added and so many go."""
+
+    seconds: float
+    machines: int
+    added: int
+    removed: int
+    reason: str
+
+
 @dataclass(frozen=True)
 class Episode:
     """One replication over time, for the figure.
@@ -52,6 +75,8 @@ class Episode:
         fleet: how many instances were in which state, as steps.
         decisions: all of the autoscaler's, with reasons.
         without_room: why instances had to wait for a machine, each reason once.
+        faults: all that came.
+        machine_decisions: those of the machine autoscaler that changed something.
     """
 
     seconds: tuple[float, ...]
@@ -61,6 +86,8 @@ class Episode:
     fleet: tuple[FleetStep, ...]
     decisions: tuple[DecisionRecord, ...]
     without_room: tuple[str, ...]
+    faults: tuple[FaultRecord, ...] = ()
+    machine_decisions: tuple[MachineStep, ...] = ()
 
     @classmethod
     def from_dict(cls, tree: dict[str, Any]) -> Self:
@@ -68,6 +95,8 @@ class Episode:
         values: dict[str, Any] = {name: tuple(value) for name, value in tree.items()}
         values["fleet"] = tuple(FleetStep(*step) for step in tree["fleet"])
         values["decisions"] = tuple(DecisionRecord(*decision) for decision in tree["decisions"])
+        values["faults"] = tuple(FaultRecord(*fault) for fault in tree["faults"])
+        values["machine_decisions"] = tuple(MachineStep(*decision) for decision in tree["machine_decisions"])
         return cls(**values)
 
 
@@ -110,7 +139,7 @@ class Metric:
         name: see `simulator.metrics.UNITS`.
         value: mean over the replications.
         low, high: ends of the interval, None with fewer than two replications.
-        unit: `seconds`, `fraction` or `count`.
+        unit: as in `simulator.metrics.UNITS`.
         samples: in how many replications the metric had a value.
         kind: always `simulated`.
     """

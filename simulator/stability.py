@@ -91,4 +91,4 @@ def _asked_for(autoscaler: Any) -> int:
 def _room(scenario: Scenario) -> int:
     """The instances for which all machines together have cores."""
     machines = scenario.machines
-    return machines.count * math.floor(machines.spec.cores / scenario.application.placed_cores)
+    return machines.count * math.floor(machines.spec.cores / scenario.placed_cores)

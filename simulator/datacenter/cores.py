@@ -12,7 +12,7 @@ IEEE/ACM ToN 1993.)
 
 from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
-from typing import Self
+from typing import Protocol, Self
 
 from simpy import Environment, Event
 
@@ -51,6 +51,20 @@ def speed_of_work(speed: Sequence[float], jobs: int) -> float:
         jobs: at least 1.
     """
     return speed[min(jobs, len(speed)) - 1] if speed else 1.0
+
+
+class Cores(Protocol):
+    """The cores of one machine, whoever shares them."""
+
+    @property
+    def busy_core_seconds(self) -> float:
+        """Integral over time of the number of busy cores, as of the last change."""
+
+    def submit(self, cpu_seconds: float, work: str = "compute", *, after: Job | None = None) -> Job:
+        """Begin `cpu_seconds` of single-threaded work; the returned event triggers when it is done."""
+
+    def cancel(self, job: Job) -> None:
+        """Take an unfinished job off the cores. A finished job is left alone."""
 
 
 class _Kind:

@@ -6,11 +6,12 @@ from typing import Annotated, Any
 from pydantic import Field
 from simpy import Environment, Resource
 
-from simulator.datacenter.cores import SharedCores
+from simulator.datacenter.cores import Cores, SharedCores
 from simulator.datacenter.disk import Disk
+from simulator.datacenter.energy import PowerModel
 from simulator.datacenter.layer_store import LayerStore
 from simulator.datacenter.links import Links
-from simulator.datacenter.memory import MemoryAccount
+from simulator.datacenter.memory import MemoryAccount, MemorySettings
 from simulator.datacenter.time_slices import TimeSlicedCores
 from simulator.datacenter.warmth import PageCache
 from simulator.records import NonNegative, Positive, StrictModel
@@ -44,6 +45,8 @@ class MachineSpec(StrictModel):
         parallel_downloads: of image layers, for all pulls together; Docker's default is 3
             (dockerd, --max-concurrent-downloads).
         zone: where it stands; a zone is lost as a whole.
+        memory: how its memory is run: overcommitment, merging, balloons.
+        power: what it draws; None: energy is not asked.
     """
 
     name: str = "machine"
@@ -61,6 +64,8 @@ class MachineSpec(StrictModel):
     image_cache_mib: Positive | None = None
     parallel_downloads: Annotated[int, Field(ge=1, le=1000)] = 3
     zone: str = "zone-1"
+    memory: MemorySettings = MemorySettings()
+    power: PowerModel | None = None
 
     @property
     def usable_bytes(self) -> int:
@@ -77,6 +82,7 @@ class Machine:
         name: which machine it is, for records and messages.
         network: to which its link belongs; machines that pull from the same registry share one. Default: its own.
         zone: where it stands, if not where `spec` says.
+        cores: what its work runs on. Default: cores of its own, as `spec` describes them.
 
     Attributes:
         cores: all work shares them, see `compute`.
@@ -90,7 +96,14 @@ class Machine:
     """
 
     def __init__(
-        self, env: Environment, spec: MachineSpec, name: str, *, network: Links | None = None, zone: str | None = None
+        self,
+        env: Environment,
+        spec: MachineSpec,
+        name: str,
+        *,
+        network: Links | None = None,
+        zone: str | None = None,
+        cores: Cores | None = None,
     ) -> None:
         self.env = env
         self.spec = spec
@@ -101,12 +114,14 @@ class Machine:
         self.disk = Disk(env, spec.disk_mib_per_second, spec.disk_operation_seconds, f"{name}'s disk")
         self.page_cache = PageCache(env, self.disk)
         self.images = LayerStore(env, self, spec.image_cache_mib, spec.parallel_downloads)
-        self.cores: SharedCores | TimeSlicedCores
-        if spec.time_slice_seconds:
+        self.cores: Cores
+        if cores is not None:
+            self.cores = cores
+        elif spec.time_slice_seconds:
             self.cores = TimeSlicedCores(env, spec.cores, spec.time_slice_seconds, spec.speed_when_busy)
         else:
             self.cores = SharedCores(env, spec.cores, spec.speed_when_busy)
-        self.memory = MemoryAccount(spec.usable_bytes, name)
+        self.memory = MemoryAccount(spec.usable_bytes, name, settings=spec.memory)
         self._locks: dict[str, Resource] = {}
 
     def compute(self, cpu_seconds: float, work: str = "compute") -> Generator[Any, Any, float]:

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from simulator.datacenter.guests import GuestMemory
 from simulator.datafiles import data_directory, named_file
 from simulator.records import NonNegative, StrictModel, read_record
 
@@ -148,6 +149,10 @@ class PlatformProfile(StrictModel):
     snapshot: Startup | None = None
     memory: Memory
     overhead: Overhead
+    guest: GuestMemory | None = None
+    """What of its memory is a virtual machine's; None where instances have no kernel and page cache of their own."""
+    shares_host_kernel: bool = False
+    """Whether instances run on the kernel of their machine, so that a crash of it takes all of them."""
     bridge_ports: int | None = Field(default=None, gt=0)
     """How many instances one machine's bridge takes, where the platform needs a port each."""
     pids_per_instance: int = Field(default=1, gt=0)
@@ -191,6 +196,8 @@ def _toml_table(table: Mapping[str, Any], path: str) -> Iterator[str]:
 
 
 def _toml_value(value: str | float) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
     # A TOML basic string escapes as JSON does, but for DEL; repr() gives the shortest text of the same float.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") if isinstance(value, str) else repr(value)
 

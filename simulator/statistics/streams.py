@@ -4,7 +4,7 @@ Platforms that are compared under the same seed meet the *same* arrivals and dem
 purpose that is added later disturbs no other, because a stream is found by its name and not by its turn.
 """
 
-import zlib
+from hashlib import blake2b
 
 import numpy as np
 
@@ -35,5 +35,7 @@ class RandomStreams:
 
     def stream(self, purpose: str) -> np.random.Generator:
         """A generator for `purpose` (`arrivals`, `demands`, `balancer`, …), always from its beginning."""
-        key = (self.replication, zlib.crc32(purpose.encode()))
+        # 64 bits: there are thousands of purposes where each instance has its own, and no two may share a stream.
+        name = int.from_bytes(blake2b(purpose.encode(), digest_size=8).digest(), "big")
+        key = (self.replication, name >> 32, name & 0xFFFFFFFF)
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))

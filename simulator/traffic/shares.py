@@ -27,19 +27,21 @@ class Cores(NamedTuple):
     """All machines, groups and pieces of work.
 
     Attributes:
-        cores, speed: of each machine: how many, and the speed of one (1 = as the demands mean it).
+        cores, speed, used: of each machine: how many, the speed of one (1 = as the demands mean it), and the core
+            seconds that all groups have used there.
         clock, version, size, next_group: of each machine: when its groups' clocks were last moved, how often its rates
             have changed, how many groups have threads, and whose work ends next.
         members: groups with threads, machine by machine, `counts[STRIDE]` places each.
         machine, weight, quota, threads, place, virtual, rate, root, worked: of each group: where it runs, its weight,
             the most cores it may use, its threads, its place in `members` or -1, its virtual clock, what one thread
-            gets (CPU seconds per second), the piece that ends first or -1, and the CPU seconds it has used.
+            gets (CPU seconds per second), the piece that ends first or -1, and the core seconds it has used.
         tag, low, high: of each piece of work: the virtual time of its end, and its children in the heap or -1.
         counts: see STRIDE.
     """
 
     cores: Any
     speed: Any
+    used: Any
     clock: Any
     version: Any
     size: Any
@@ -91,11 +93,16 @@ def touch(cores: Cores, machine: int, now: float) -> None:
     cores.clock[machine] = now
     if elapsed > 0:
         first = machine * cores.counts[STRIDE]
+        busy = 0.0
         for place in range(first, first + cores.size[machine]):
             group = cores.members[place]
             step = cores.rate[group] * elapsed
             cores.virtual[group] += step
-            cores.worked[group] += cores.threads[group] * step
+            # A slow core is as busy as a fast one.
+            taken = cores.threads[group] * step / cores.speed[machine]
+            cores.worked[group] += taken
+            busy += taken
+        cores.used[machine] += busy
 
 
 def add_thread(cores: Cores, group: int) -> None:

@@ -181,7 +181,7 @@ class WindowedPlane:
             inside=floats(),
         )  # fmt: skip
         self._cores = Cores(
-            cores=floats(), speed=floats(), clock=floats(), version=integers(), size=integers(),
+            cores=floats(), speed=floats(), used=floats(), clock=floats(), version=integers(), size=integers(),
             next_group=integers(), members=integers(), machine=integers(), weight=floats(), quota=floats(),
             threads=integers(), place=integers(), virtual=floats(), rate=floats(), root=integers(), worked=floats(),
             tag=floats(), low=integers(), high=integers(), counts=self._columns.column(int, 1, 4),
@@ -317,9 +317,9 @@ class WindowedPlane:
         machine = len(self._groups_on)
         if machine >= 1 << MACHINE_BITS:
             raise SimulatorError(f"{machine} machines: no more than {1 << MACHINE_BITS} can share cores in one run")
-        names = ("cores", "speed", "clock", "version", "size", "next_group")
+        names = ("cores", "speed", "used", "clock", "version", "size", "next_group")
         room = _doubled(machine + 1, len(self._cores.cores))
-        self._cores = self._widen(self._cores, names, room, (0.0, 1.0, 0.0, 0, 0, -1))
+        self._cores = self._widen(self._cores, names, room, (0.0, 1.0, 0.0, 0.0, 0, 0, -1))
         self._cores.cores[machine], self._cores.speed[machine] = cores, speed
         self._cores.clock[machine] = self._now
         self._groups_on.append(0)
@@ -627,13 +627,19 @@ class WindowedPlane:
             threads, rate, worked = (
                 np.array(column, dtype=np.float64)[groups] for column in (cores.threads, cores.rate, cores.worked)
             )
-            used: NDArray[np.float64] = worked + threads * np.where(threads > 0, rate, 0.0) * elapsed
+            speed = np.array(cores.speed, dtype=np.float64)[machines]
+            used: NDArray[np.float64] = worked + threads * np.where(threads > 0, rate, 0.0) * elapsed / speed
             return used
         seconds = np.array(self._instances.started[:count], dtype=np.float64)
         for time, *_, ticket in self._columns.entries(self._departures):
             if ticket >= 0:
                 seconds[self._tickets.slot[ticket]] -= time - self._now
         return seconds
+
+    def used_core_seconds(self, machine: int) -> float:
+        """Core seconds that requests, other work and neighbours have used on a machine until now."""
+        touch(self._cores, machine, self._now)
+        return float(self._cores.used[machine])
 
     def inside_seconds(self) -> NDArray[np.float64]:
         """Sum over the requests of the time that they have been in each instance until now, by slot."""

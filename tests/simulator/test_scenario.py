@@ -58,6 +58,6 @@ def test_a_machine_keeps_a_core_for_each_worker_even_if_less_is_reserved(make_sc
 
     assert (0.5, 2.0) == (
         make_scenario(application=application).application.reserved_cores,
-        make_scenario(application=application).application.placed_cores,
+        make_scenario(application=application).placed_cores,
     )
-    assert 3.0 == make_scenario(application={**application, "cpu_cores": 3.0}).application.placed_cores
+    assert 3.0 == make_scenario(application={**application, "cpu_cores": 3.0}).placed_cores

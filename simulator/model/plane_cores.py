@@ -1,0 +1,61 @@
+"""A machine's cores in the data plane, where its start-ups run beside the requests and slow each other down."""
+
+from simpy import Environment
+
+from simulator.datacenter.cores import Job
+from simulator.traffic.windows import WindowedPlane
+
+
+class PlaneCores:
+    """One machine's cores: what `simulator.datacenter.cores.Cores` asks, on cores that requests share.
+
+    Each thread that starts something has the weight of one instance, as a control group of its own would.
+
+    Args:
+        env: the SimPy environment.
+        plane: where the cores are.
+        machine: its number there.
+        weight: of each thread.
+    """
+
+    def __init__(self, env: Environment, plane: WindowedPlane, machine: int, weight: float) -> None:
+        self._env = env
+        self._plane = plane
+        self._machine = machine
+        self._weight = weight
+        self._pieces: dict[Job, int] = {}
+        self._jobs: dict[int, Job] = {}
+
+    @property
+    def busy_core_seconds(self) -> float:
+        """Core seconds that all on the machine has used so far: requests, start-ups and neighbours."""
+        return self._plane.used_core_seconds(self._machine)
+
+    def submit(self, cpu_seconds: float, work: str = "compute", *, after: Job | None = None) -> Job:
+        """Begin `cpu_seconds` of single-threaded work; the returned event triggers when it is done.
+
+        `work` and `after` make no difference here: cores that are shared with requests know one kind of work.
+        """
+        job = Job.of(self._env, cpu_seconds, work)
+        if not job.triggered:
+            piece = self._plane.begin_work(self._machine, cpu_seconds, self._weight)
+            self._pieces[job], self._jobs[piece] = piece, job
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Take an unfinished job off the cores. A finished job is left alone."""
+        piece = self._pieces.pop(job, None)
+        if piece is not None:
+            job.cancelled = True
+            del self._jobs[piece]
+            self._plane.cancel_work(piece)
+
+    def take_up(self, piece: int) -> bool:
+        """The data plane has done a piece of work; whether it was one of these cores'."""
+        job = self._jobs.pop(piece, None)
+        if job is None:
+            return False
+        del self._pieces[job]
+        self._plane.end_work(piece)
+        job.succeed(self._env.now - job.began)
+        return True
