@@ -56,9 +56,8 @@ def speed_of_work(speed: Sequence[float], jobs: int) -> float:
 class Cores(Protocol):
     """The cores of one machine, whoever shares them."""
 
-    @property
-    def busy_core_seconds(self) -> float:
-        """Integral over time of the number of busy cores, as of the last change."""
+    def used_core_seconds(self) -> float:
+        """Integral over time of the number of busy cores, until now."""
 
     def submit(self, cpu_seconds: float, work: str = "compute", *, after: Job | None = None) -> Job:
         """Begin `cpu_seconds` of single-threaded work; the returned event triggers when it is done."""
@@ -150,6 +149,11 @@ class SharedCores:
         job.cancelled = True
         self._leave(self._kinds[job.work])
         self._schedule_next_end()
+
+    def used_core_seconds(self) -> float:
+        """`busy_core_seconds` until now."""
+        self._advance()
+        return self.busy_core_seconds
 
     def _kind(self, work: str) -> _Kind:
         if work not in self._kinds:

@@ -105,6 +105,11 @@ class TimeSlicedCores:
         self._waiting = deque(turn for turn in self._waiting if turn.job is not job)
         self._dispatch()
 
+    def used_core_seconds(self) -> float:
+        """`busy_core_seconds` until now."""
+        self._advance()
+        return self.busy_core_seconds
+
     def _speed(self, turn: _Turn) -> float:
         return speed_of_work(self._speeds.get(turn.job.work, ()), len(self._running) + len(self._waiting))
 

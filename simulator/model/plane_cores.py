@@ -26,9 +26,8 @@ class PlaneCores:
         self._pieces: dict[Job, int] = {}
         self._jobs: dict[int, Job] = {}
 
-    @property
-    def busy_core_seconds(self) -> float:
-        """Core seconds that all on the machine has used so far: requests, start-ups and neighbours."""
+    def used_core_seconds(self) -> float:
+        """Core seconds that all on the machine has used until now: requests, start-ups and neighbours."""
         return self._plane.used_core_seconds(self._machine)
 
     def submit(self, cpu_seconds: float, work: str = "compute", *, after: Job | None = None) -> Job:

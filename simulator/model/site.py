@@ -232,9 +232,9 @@ class Site:
 
     # -- what it consumes
 
-    def _count_promised(self, changed: Machine | None = None) -> None:
+    def _count_promised(self, changed: Machine | None = None, now: float | None = None) -> None:
         """Add up the memory that has been promised until now; what is promised on one machine may have changed."""
-        now = max(self._env.now, self._promised_since)
+        now = max(self._env.now if now is None else now, self._promised_since)
         self._byte_seconds += self._promised * (now - self._promised_since)
         self._promised_since = now
         if changed is not None:
@@ -264,7 +264,7 @@ class Site:
 
     def _busy_core_seconds(self) -> dict[str, float]:
         """Core seconds used so far, by machine."""
-        busy = {name: float(machine.cores.busy_core_seconds) for name, machine in self.machines.items()}
+        busy = {name: machine.cores.used_core_seconds() for name, machine in self.machines.items()}
         if not self._number_at_plane:
             for name, seconds in zip(self._slots_on, self._plane.busy_seconds().tolist(), strict=True):
                 if name in busy:
@@ -276,9 +276,9 @@ class Site:
         return tuple(self._lives.values())
 
     def consumption(self, instance_lives: list[tuple[float, float]]) -> Consumption:
-        """What has been used from the end of the warm-up until now, the end of the run."""
-        self._count_promised()
+        """What has been used from the end of the warm-up until the end of the run."""
         begin, end = self._scenario.counted_from_seconds, self._scenario.duration_seconds
+        self._count_promised(now=end)
         costs = self._scenario.costs
         return Consumption(
             machine_hours=hours(np.array(list(self._lives.values())), begin, end, settings=costs),

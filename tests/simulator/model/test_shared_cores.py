@@ -73,7 +73,7 @@ def test_a_slow_machine_serves_slower_while_it_is_slow(make_scenario, make_profi
 
 
 def test_start_ups_share_the_cores_with_requests_and_slow_both(make_scenario, make_profile, run_logged):
-    """A start of 10 CPU seconds beside an instance that is always busy takes 20, and the instance has half meanwhile."""
+    """A start of 10 CPU seconds beside an instance that is always busy takes 20."""
     profile = make_profile(cpu_seconds=10.0)
     steps = {"kind": "schedule", "times": [[0, 1], [100, 2]]}
     scenario = make_scenario(
