@@ -2,7 +2,7 @@
 
 import difflib
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar, get_args
 
@@ -62,8 +62,11 @@ def _first_line(model: type[BaseModel], error: ValidationError) -> str:
     key = ".".join(str(part) for part in (*path, *first["loc"][-1:]))
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(first["loc"][-1]), sorted(known), n=1)
-        hint = f"did you mean `{near[0]}`?" if near else "remove it"
+        wrong = str(first["loc"][-1])
+        here = sorted({name for found in _at(model, first["loc"][:-1]) for name in found.model_fields})
+        near = difflib.get_close_matches(wrong, here, n=1) or difflib.get_close_matches(wrong, known - {wrong}, n=1)
+        elsewhere = f"it belongs elsewhere; here there are {', '.join(here)}" if wrong in known else "remove it"
+        hint = f"did you mean `{near[0]}`?" if near else elsewhere
         return f"unknown key `{key}`: {hint}{more}"
     if first["type"] == "missing":
         return f"key `{key}` is missing: add it{more}"
@@ -71,6 +74,24 @@ def _first_line(model: type[BaseModel], error: ValidationError) -> str:
     shown = repr(first["input"])
     got = f", got {shown}" if key and len(shown) <= 60 else ""
     return f"{'key `' + key + '`: ' if key else ''}{message[0].lower()}{message[1:]}{got}{more}"
+
+
+def _at(model: type[BaseModel], path: Sequence[str | int]) -> list[type[BaseModel]]:
+    """The records that can stand at `path`: one, unless pydantic names no kind where there are several."""
+    found = [model]
+    for part in path:
+        inside = [each.model_fields[part].annotation for each in found if part in each.model_fields]
+        if inside:
+            found = [inner for annotation in inside for inner in _models(annotation)]
+        elif isinstance(part, str):
+            # Not a key but the kind of a table, as pydantic tells it.
+            found = [each for each in found if part in _kinds(each)] or found
+    return found
+
+
+def _kinds(model: type[BaseModel]) -> tuple[object, ...]:
+    """What `kind` may be in a table of this record."""
+    return get_args(model.model_fields["kind"].annotation) if "kind" in model.model_fields else ()
 
 
 def _keys(model: type[BaseModel]) -> Iterator[str]:

@@ -70,12 +70,16 @@ def load_of(scenario: Scenario, cpu_factor: float = 1.0) -> Load:
     mean_rate = arrivals.expected(scenario.duration_seconds) / scenario.duration_seconds
     moments = np.linspace(0.0, scenario.duration_seconds, _MOMENTS)
     peak_rate = max(mean_rate, float(np.max(arrivals.rate(moments))))
+    machines = scenario.machines
     most = min(_asked_for(scenario.autoscaler), _room(scenario))
+    cores = float(most * _cores_of_one(scenario))
+    if machines.cores == "shared":
+        cores = min(cores, float(_most_machines(scenario) * machines.spec.cores))
     return Load(
         offered_cores=mean_rate * work,
         peak_cores=peak_rate * work,
         most_instances=most,
-        most_cores=float(most * scenario.application.workers),
+        most_cores=cores,
         closed=arrivals.kind == "closed",
     )
 
@@ -90,5 +94,18 @@ def _asked_for(autoscaler: Any) -> int:
 
 def _room(scenario: Scenario) -> int:
     """The instances for which all machines together have cores."""
-    machines = scenario.machines
-    return machines.count * math.floor(machines.spec.cores / scenario.placed_cores)
+    return _most_machines(scenario) * math.floor(scenario.machines.spec.cores / scenario.placed_cores + 1e-9)
+
+
+def _most_machines(scenario: Scenario) -> int:
+    """The machines that there ever are at once."""
+    adds = scenario.machine_autoscaler
+    return scenario.machines.count if adds is None else max(adds.max_machines, scenario.machines.count)
+
+
+def _cores_of_one(scenario: Scenario) -> float:
+    """The most cores on which one instance can work."""
+    application = scenario.application
+    if scenario.machines.cores == "shared" and application.cpu_limit is not None:
+        return min(float(application.workers), application.cpu_limit)
+    return float(application.workers)

@@ -59,7 +59,8 @@ class InstanceCrash(_FaultRecord):
     """The program of one instance ends; its requests are lost. Scope of the mean: each instance, from ready on.
 
     Attributes:
-        repair_seconds: until it is noticed and another is asked for, which then starts as any other does.
+        repair_seconds: until another is asked for, which then starts as any other does, and at least until the
+            balancer has noticed (`health_check`).
     """
 
     kind: Literal["instance-crash"]
@@ -93,7 +94,7 @@ class KernelCrash(_MachineFault):
     each instance has its own, one instance goes. Scope of the mean: each machine, so that both meet the same crashes.
 
     Attributes:
-        repair_seconds: until the machine has booted again, or until the one instance is noticed and asked for again.
+        repair_seconds: until the machine has booted again. What was lost is asked for again as soon as that is noticed.
     """
 
     kind: Literal["kernel-crash"]

@@ -115,9 +115,8 @@ class Troubles:
         for machine in hit:
             self._site.close(machine, kind)
             machine.page_cache.drop()
-        # What goes with its machine is asked for again as soon as that is noticed; one that is repaired where it was
-        # waits for that.
-        self._take(blast, replaced_after=0.0 if hit else lasts)
+        # What is lost is asked for again as soon as that is noticed, except where the fault says how long that takes.
+        self._take(blast, replaced_after=lasts if kind == "instance-crash" else 0.0)
         slowed = machines.get(blast.target) if kind == "slow-machine" else None
         if slowed is not None and timed.fault.kind == "slow-machine":
             self._site.slow_down(slowed, timed.fault.speed_factor)
