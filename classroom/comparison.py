@@ -9,6 +9,8 @@ from classroom.report.headline import Figure, headline
 from simulator.datacenter.memory import Density, density
 from simulator.datacenter.platforms import PlatformProfile
 from simulator.evidence.calibration import calibrate_all
+from simulator.evidence.curves import CurvePoint
+from simulator.evidence.literature import validate_literature
 from simulator.evidence.validation import Validation, validate
 from simulator.experiments import Progress, compare
 from simulator.results import Comparison
@@ -29,6 +31,7 @@ class Compared:
         densities: idle instances of one image on one machine of the scenario.
         comparison: what was simulated.
         validation: the model's predictions beside the same measurements.
+        curves: its predictions beside published curves; the table of scaling is left to `onggi validate`, for its time.
     """
 
     scenario: Scenario
@@ -37,6 +40,7 @@ class Compared:
     densities: Mapping[str, Density]
     comparison: Comparison
     validation: Validation
+    curves: Sequence[CurvePoint] = ()
 
     @property
     def figures(self) -> dict[str, dict[str, Figure]]:
@@ -102,4 +106,5 @@ def compare_platforms(
     profiles = {profile.name: profile for profile in chosen}
     comparison = compare(scenario, chosen, seed=seed, replications=replications, workers=workers, progress=progress)
     densities = {name: density(profile, scenario.machines.spec) for name, profile in profiles.items()}
-    return Compared(scenario, recording, profiles, densities, comparison, validate(recording.measurements))
+    validation, curves = validate(recording.measurements), validate_literature(scale_out=False)
+    return Compared(scenario, recording, profiles, densities, comparison, validation, curves)

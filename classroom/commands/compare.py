@@ -109,6 +109,7 @@ def write(compared: "Compared", path: Path, language: str, *, quiet: bool = Fals
         machine=compared.scenario.machines.spec,
         measurements=compared.recording.measurements,
         validation=compared.validation,
+        curves=compared.curves,
         command=shlex.join(["onggi", *sys.argv[1:]]),
         language=language,
     )

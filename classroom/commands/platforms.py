@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from simulator.datacenter.platforms import Phase, PlatformProfile, Quantity
 
-_NARROW = 150
+_NARROW = 195
 """Columns of a terminal below which the list stands under each other, for nothing to be cut."""
 
 
@@ -90,18 +90,38 @@ def _figures(profile: "PlatformProfile", apart: str) -> "Iterator[tuple[str, Tex
     from rich.text import Text
 
     yield "start-up", _figure(profile.startup.total_seconds, _seconds, apart)
+    snapshot = profile.snapshot
+    yield "from a snapshot", Text("none") if snapshot is None else _figure(snapshot.total_seconds, _seconds, apart)
     memory = profile.memory
     each = _figure(memory.private_bytes, _bytes, apart)
     if memory.kernel_bytes.value or memory.shared_bytes.value:
         more = f"+ {_bytes(memory.kernel_bytes.value)} kernel{apart}+ {_bytes(memory.shared_bytes.value)} shared"
         each = Text.assemble(each, f"{apart}{more}")
     yield "memory of one", each
+    yield "guest", Text(apart.join(_guest(profile)))
     overhead = profile.overhead
     yield "CPU of a request", _figure(overhead.cpu_factor, _times, apart)
     yield "its network path", _figure(overhead.network_seconds, _seconds, apart)
     disk = overhead.io_operation_seconds
     yield "a disk operation", Text("not known") if disk is None else _figure(disk, _seconds, apart)
     yield "sources", Text(("," + apart).join(_sources(profile)))
+
+
+def _guest(profile: "PlatformProfile") -> "Iterator[str]":
+    """Whose kernel its programs run on, and the parts of a guest's memory."""
+    if profile.shares_host_kernel:
+        yield "none: the host's kernel"
+        return
+    guest = profile.guest
+    if guest is None:
+        yield "none; a kernel of its own"
+        return
+    yield f"VMM {_bytes(guest.vmm_mib * 2**20)},"
+    yield f"kernel {_bytes(guest.kernel_mib * 2**20)}"
+    if guest.page_cache_mib or guest.free_mib:
+        yield f"+ {_bytes((guest.page_cache_mib + guest.free_mib) * 2**20)} cache, free"
+    if guest.ram_mib is not None:
+        yield f"of {_bytes(guest.ram_mib * 2**20)} promised"
 
 
 def _sources(profile: "PlatformProfile") -> "list[str]":
@@ -114,10 +134,15 @@ def _sources(profile: "PlatformProfile") -> "list[str]":
     figures: list[Quantity | Phase] = [profile.startup.total_seconds, *profile.startup.phases]
     figures += [memory.private_bytes, memory.shared_bytes, memory.kernel_bytes]
     figures += [overhead.cpu_factor, overhead.network_seconds]
+    if overhead.io_operation_seconds is not None:
+        figures.append(overhead.io_operation_seconds)
+    if profile.snapshot is not None:
+        figures += [profile.snapshot.total_seconds, *profile.snapshot.phases]
     hosts = {each.source.partition("/")[0]: None for each in figures if each.kind == "measured"}
+    texts = [each.source for each in figures] + ([] if profile.guest is None else [profile.guest.source])
     # A publication is named before a colon, a bracket or a place in it; `Linux` may also be what a guest runs.
     cited = {name: re.compile(rf"{re.escape(name)}(?=[:;,.)']| §| Fig|$)") for name in sources()}
-    return [*hosts, *(name for name, named in cited.items() if any(named.search(each.source) for each in figures))]
+    return [*hosts, *(name for name, named in cited.items() if any(named.search(text) for text in texts))]
 
 
 def _figure(quantity: "Quantity", text: "Callable[[float], str]", apart: str = " ") -> "Text":
@@ -134,6 +159,8 @@ def _figure(quantity: "Quantity", text: "Callable[[float], str]", apart: str = "
 def _one(console: "Console", profile: "PlatformProfile") -> None:
     from rich.padding import Padding
     from rich.text import Text
+
+    from classroom.table import KIND_STYLES
 
     def say(text: "Text | str", indent: int = 0) -> None:
         console.print(Padding(text, (0, 0, 0, indent)))
@@ -161,6 +188,20 @@ def _one(console: "Console", profile: "PlatformProfile") -> None:
         if quantity is not None:
             say(Text.assemble((f"{what}: ", "bold"), _figure(quantity, text)))
             say(Text(quantity.source, style="dim"), 2)
+    if profile.guest is not None:
+        parts = [
+            (profile.guest.vmm_mib, "for the VMM"),
+            (profile.guest.kernel_mib, "for the guest's kernel"),
+            (profile.guest.page_cache_mib, "of page cache on top"),
+            (profile.guest.free_mib, "of free pages on top"),
+            (profile.guest.ram_mib, "promised to the guest"),
+        ]
+        told = ", ".join(f"{_bytes(mib * 2**20)} {what}" for mib, what in parts if mib)
+        kind = (profile.guest.kind, KIND_STYLES[profile.guest.kind])
+        say(Text.assemble(("Of the private memory: ", "bold"), f"{told or 'nothing told apart'} ", kind))
+        say(Text(profile.guest.source, style="dim"), 2)
+    whose = "of the machine: its crash ends all on it" if profile.shares_host_kernel else "its own: its crash ends one"
+    say(Text.assemble(("Kernel: ", "bold"), whose))
     ports = "" if profile.bridge_ports is None else f", bridge ports: {profile.bridge_ports} on a machine"
     say(Text(f"Process identifiers of each: {profile.pids_per_instance}{ports}"))
 

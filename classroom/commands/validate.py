@@ -1,4 +1,4 @@
-"""Hold the model's predictions against measurements that it was not fitted to, and name where it is furthest off."""
+"""Hold the model's predictions against what it was not fitted to, measured and published, and name the worst points."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.console import Console
     from rich.table import Table
 
+    from simulator.evidence.curves import CurvePoint
     from simulator.evidence.validation import Pair, Validation
 
 
@@ -21,30 +23,58 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="a host in data/measurements, or a directory that `onggi measure` wrote (default: reference)",
     )
     parser.add_argument(
-        "--json", metavar="FILE", help="write every pair and the summary as JSON to FILE, or to standard output with -"
+        "--against",
+        choices=("all", "measurements", "published"),
+        default="all",
+        help="own measurements, published curves and the table of scaling, or both (default: all)",
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="write every point and the summary as JSON to FILE, or to standard output with -"
     )
 
 
 def run(arguments: Namespace) -> int:
     """Validate, and show the outcome; 0 also where a target is missed, which the table says."""
     from classroom.recordings import read_recording
+    from simulator.evidence.literature import validate_literature
     from simulator.evidence.validation import validate
     from simulator.files import write_text
 
-    validation = validate(read_recording(arguments.measurements).measurements)
-    if arguments.json == "-":
-        print(validation.to_json(), end="")
-        return 0
+    validation, points = None, None
+    if arguments.against != "published":
+        validation = validate(read_recording(arguments.measurements).measurements)
+    if arguments.against != "measurements":
+        points = validate_literature()
     if arguments.json:
-        write_text(Path(arguments.json), validation.to_json())
-    _show(validation)
-    return 0
-
-
-def _show(validation: "Validation") -> None:
+        text = _as_json(validation, points)
+        if arguments.json == "-":
+            print(text, end="")
+            return 0
+        write_text(Path(arguments.json), text)
     from rich.console import Console
 
     console = Console()
+    if validation is not None:
+        _show_measured(console, validation)
+    if points is not None:
+        _show_published(console, points)
+    return 0
+
+
+def _as_json(validation: "Validation | None", points: "Sequence[CurvePoint] | None") -> str:
+    """`pairs` and `summary` of the measurements; under `published`, `points` and `summary` of the literature."""
+    import json
+    from dataclasses import asdict
+
+    from simulator.evidence.curves import curves_as_json
+
+    tree: dict[str, object] = {} if validation is None else asdict(validation)
+    if points is not None:
+        tree["published"] = curves_as_json(points)
+    return json.dumps(tree, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _show_measured(console: "Console", validation: "Validation") -> None:
     console.print(
         f"Measured on [bold]{validation.host}[/bold], {validation.recorded_at}. The model was fitted to the dim rows, "
         "which are not counted; it predicted all others. Spread is how much the measured figure varies from run to run."
@@ -55,6 +85,60 @@ def _show(validation: "Validation") -> None:
     for part in validation.summary:
         if part.platform == "all":
             console.print(f"Worst point of {part.experiment}: {_point(part.worst)}")
+
+
+def _show_published(console: "Console", points: "Sequence[CurvePoint]") -> None:
+    from simulator.evidence.curves import CURVES, condition_text, summarise_curves, value_text
+
+    console.print(
+        "\n[bold]Published.[/bold] The dim rows were fitted or given to the model and are not counted; it predicted "
+        "all others. Hardware differs from source to source: what counts is shape and ratio within one.",
+    )
+    for curve, title in CURVES.items():
+        console.print(_curve(f"{curve}. {title}", [point for point in points if point.curve == curve]))
+    summaries = summarise_curves(points)
+    console.print(_curves_summary(points))
+    for curve in CURVES:
+        worst = [part.worst for part in summaries if part.curve == curve and part.worst is not None]
+        if worst:
+            point = max(worst, key=lambda each: abs(each.relative_error))
+            console.print(
+                f"Worst point of curve {curve}: {point.platform}, {condition_text(point)}: "
+                f"predicted {value_text(point.model, point.unit)}, "
+                f"published {value_text(point.published, point.unit)}, {point.relative_error:+.1%}; {point.source}",
+                markup=False,
+            )
+
+
+def _curve(title: str, points: "Sequence[CurvePoint]") -> "Table":
+    from rich.table import Table
+
+    from simulator.evidence.curves import POINT_COLUMNS, point_rows
+
+    table = Table(title=title, title_justify="left", box=None)
+    for column in POINT_COLUMNS:
+        table.add_column(column, justify="left" if column in ("platform", "condition") else "right")
+    for point, row in zip(points, point_rows(points), strict=True):
+        table.add_row(*row, style="dim" if point.fitted else "")
+    return table
+
+
+def _curves_summary(points: "Sequence[CurvePoint]") -> "Table":
+    from rich.table import Table
+
+    from simulator.evidence.curves import SUMMARY_COLUMNS, summarise_curves, summary_rows
+
+    table = Table(
+        title="How far the predictions of published points are off (×: last point over first)",
+        title_justify="left",
+        box=None,
+    )
+    for column in ("", *SUMMARY_COLUMNS[1:]):
+        table.add_column(column, justify="left" if column in ("", "line", "order") else "right")
+    summaries = summarise_curves(points)
+    for part, row in zip(summaries, summary_rows(summaries), strict=True):
+        table.add_row(str(part.curve), *row[1:])
+    return table
 
 
 def _pairs(pairs: "Sequence[Pair]") -> "Table":

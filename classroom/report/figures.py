@@ -1,6 +1,7 @@
 """The report's figures: which there are, how their parts are put together, and what is said of each."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from classroom.report.svg import inline_svg
 from simulator import plotting
 from simulator.datacenter.platforms import PlatformProfile
 from simulator.evidence.calibration import described_profile, fit_startup
+from simulator.evidence.curves import LADDER
 from simulator.plotting.style import figure_style
 from simulator.words import Words
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from simulator.datacenter.machine import MachineSpec
     from simulator.datacenter.memory import Density
+    from simulator.evidence.curves import CurvePoint
     from simulator.evidence.measurements import Measurements, Subject
     from simulator.evidence.validation import Validation
     from simulator.results import Comparison
@@ -60,6 +63,7 @@ class Material:
     application_bytes: float
     measurements: "Measurements | None"
     validation: "Validation | None"
+    curves: "Sequence[CurvePoint]" = ()
 
 
 def draw_all(material: Material, words: Words) -> dict[str, Drawing]:
@@ -76,6 +80,7 @@ def draw_all(material: Material, words: Words) -> dict[str, Drawing]:
             ("contention", _contention(material, words.language)),
             ("validation-contention", _validation(material, "contention", words.language)),
             ("validation-memory", _validation(material, "memory", words.language)),
+            ("curves", _curves(material, words.language)),
         )
         if rows
     }
@@ -192,4 +197,16 @@ def _validation(material: Material, experiment: str, language: str) -> list[Row]
     return [
         (4.4, partial(plotting.plot_predicted_against_measured, *all_three, language=language)),
         (2.7, partial(plotting.plot_relative_error, *all_three, language=language)),
+    ]
+
+
+def _curves(material: Material, language: str) -> list[Row]:
+    """The published curves, one below the other; the isolation ladder and the table of scaling have a row a point."""
+    count = Counter(point.curve for point in material.curves)
+    return [
+        (
+            1.3 + 0.24 * count[curve] if curve >= LADDER else 2.8,
+            partial(plotting.plot_published_curve, material.curves, curve, language=language),
+        )
+        for curve in sorted(count)
     ]

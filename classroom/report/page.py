@@ -16,6 +16,8 @@ from classroom.report.verdict import verdict
 from simulator.datacenter.platforms import PlatformProfile, Quantity
 from simulator.datafiles import data_directory
 from simulator.errors import SimulatorError
+from simulator.evidence.curves import condition_text as published_condition
+from simulator.evidence.curves import summarise_curves
 from simulator.evidence.measurements import Subject
 from simulator.evidence.published import Source, sources
 from simulator.files import write_text
@@ -35,6 +37,7 @@ from simulator.words import Words
 if TYPE_CHECKING:
     from simulator.datacenter.machine import MachineSpec
     from simulator.datacenter.memory import Density
+    from simulator.evidence.curves import CurvePoint
     from simulator.evidence.measurements import Measurements
     from simulator.evidence.validation import Pair, Validation
     from simulator.results import Comparison
@@ -62,6 +65,7 @@ def write_report(
     application_bytes: float = 0.0,
     measurements: "Measurements | None" = None,
     validation: "Validation | None" = None,
+    curves: "Sequence[CurvePoint]" = (),
     command: str = "",
     language: str = "en",
 ) -> None:
@@ -77,6 +81,7 @@ def write_report(
         application_bytes: private memory of the application in each instance, as the densities were asked for.
         measurements: of the host whose samples are shown, or None.
         validation: of the same host, or None.
+        curves: published points beside what the simulator gives for them, `validate_literature()`; or none.
         command: what makes this report again, shown to the reader.
         language: `en` or `ko`.
 
@@ -97,6 +102,7 @@ def write_report(
         application_bytes,
         measurements,
         validation,
+        curves,
     )
     words = report_words(language)
     write_text(path, render(material, _draw(material, words), command, words))
@@ -154,8 +160,10 @@ def render(material: Material, drawings: Mapping[str, Drawing], command: str, wo
         host=material.measurements.host if material.measurements else None,
         summary=list(_summary(material, words)),
         pairs=list(_pairs(material, words)),
+        curves=list(_curves(material, words)),
+        points=list(_points(material, words)),
         assumptions=[_assumptions(profile, words) for profile in material.profiles.values()],
-        citations=_citations(material.profiles),
+        citations=_citations(material),
         provenance=list(_provenance(material, command, words)),
         command=command,
         version=_version(),
@@ -287,6 +295,44 @@ def _pairs(material: Material, words: Words) -> Iterator[dict[str, Any]]:
         }
 
 
+def _curves(material: Material, words: Words) -> Iterator[dict[str, Any]]:
+    """One row for each line of a published curve: what the unfitted predictions come to."""
+    for part in summarise_curves(material.curves):
+        worst = part.worst
+        yield {
+            "curve": words(f"curves.title-{part.curve}"),
+            "line": words.get(f"curves.line-{part.platform}", part.platform),
+            "points": part.points,
+            "median": percent_text(part.median_absolute_relative_error) if part.points else "–",
+            "worst": "–"
+            if worst is None
+            else f"{worst.platform}, {published_condition(worst)}: {change_text(worst.relative_error)}"
+            if worst.condition
+            else f"{worst.platform}: {change_text(worst.relative_error)}",
+            "published": f"× {digits(part.published_ratio)}",
+            "simulated": f"× {digits(part.model_ratio)}",
+            "same_order": part.same_order,
+            "source": part.source,
+        }
+
+
+def _points(material: Material, words: Words) -> Iterator[dict[str, Any]]:
+    """Every published point beside what was simulated."""
+    text = {"seconds": seconds_text, "bytes": bytes_text}
+    for point in material.curves:
+        shown = text.get(point.unit, digits)
+        yield {
+            "curve": words(f"curves.title-{point.curve}"),
+            "platform": point.platform,
+            "condition": published_condition(point),
+            "published": shown(point.published),
+            "simulated": shown(point.model),
+            "error": change_text(point.relative_error),
+            "fitted": point.fitted,
+            "source": point.source,
+        }
+
+
 def _assumptions(profile: PlatformProfile, words: Words) -> dict[str, Any]:
     """What is assumed of one platform, quantity by quantity, with its source."""
     memory, overhead = profile.memory, profile.overhead
@@ -315,9 +361,10 @@ def _assumptions(profile: PlatformProfile, words: Words) -> dict[str, Any]:
     }
 
 
-def _citations(profiles: Mapping[str, PlatformProfile]) -> dict[str, Source]:
-    """The publications whose short names the profiles' sources mention."""
-    said = json.dumps([profile.model_dump() for profile in profiles.values()], ensure_ascii=False)
+def _citations(material: Material) -> dict[str, Source]:
+    """The publications whose short names the profiles' sources mention, and those of the published curves."""
+    said = json.dumps([profile.model_dump() for profile in material.profiles.values()], ensure_ascii=False)
+    said += " ".join({point.source_name for point in material.curves})
     return {name: source for name, source in sources().items() if name in said}
 
 

@@ -8,11 +8,9 @@ from typing import Any, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from simulator.datacenter.guests import GuestMemory
+from simulator.datacenter.kinds import Kind as Kind
 from simulator.datafiles import data_directory, named_file
 from simulator.records import NonNegative, StrictModel, read_record
-
-Kind = Literal["measured", "simulated", "published"]
-"""Where a number comes from. A published one has its source beside it."""
 
 Work = Literal["compute", "fork"]
 """A kind of work, as machine.csv measures it: how much busy cores slow each other down depends on it."""

@@ -9,7 +9,8 @@
 | time slice of a core | provenance.json: the kernel's timer tick | contention.csv |
 
 So what several start-ups at once take, and what many instances need, are predictions that measurements can refute.
-Labels, overheads and limits are not measured here: they are kept from the profile that is calibrated.
+Labels, overheads and limits are not measured here: they are kept from the profile that is calibrated. So is how a
+guest's memory splits into parts, which become smaller where they would exceed what was measured of the whole.
 """
 
 from collections.abc import Callable, Mapping
@@ -55,12 +56,12 @@ def calibrate(measurements: Measurements, subject: Subject, described: PlatformP
     if subject not in measurements.memory:
         raise SimulatorError(f"{measurements.directory}: no memory of {subject} was measured; run `onggi measure`")
     host = measurements.host
-    return described.model_copy(
-        update={
-            "startup": fit_startup(measurements.startup[subject], subject, host),
-            "memory": fit_memory(measurements.memory[subject], subject, host),
-        }
-    )
+    memory = fit_memory(measurements.memory[subject], subject, host)
+    guest = described.guest
+    if guest is not None:
+        guest = guest.for_private(memory.private_bytes.value, described.memory.private_bytes.value)
+    startup = fit_startup(measurements.startup[subject], subject, host)
+    return described.model_copy(update={"startup": startup, "memory": memory, "guest": guest})
 
 
 def calibrate_all(measurements: Measurements) -> dict[str, PlatformProfile]:

@@ -7,7 +7,8 @@
 | 4 | boot by the size of the image (LightVM, Fig 2) | 1 and 200 MB | up to 990 MB |
 | 5 | the isolation ladder (Runtimes-data) | runc, gVisor, Kata with one hypervisor | Kata with two others |
 
-(Curve 3, memory, is `simulator.evidence` of the memory model; its points are `CurvePoint` too.)
+Curve 3 and the memory of the ladder are in `memory_curves`, the table of scaling and balancing in `scale_out`. All of
+them together are `literature.validate_literature`.
 
 Nothing here evaluates a formula in the place of the model: a fit gives a platform, and the simulator starts a thousand
 instances of it one after another, or one from an image on a disk, and the time that this took is compared.
@@ -24,7 +25,6 @@ import numpy as np
 
 from simulator.datacenter.images import ImageLayer, ImageSpec
 from simulator.datacenter.machine import GIB, MIB, MachineSpec
-from simulator.datacenter.memory import footprint
 from simulator.datacenter.platforms import Phase, PlatformProfile, Quantity, Startup
 from simulator.datacenter.startup import predict_contention, predict_sequence
 from simulator.errors import SimulatorError
@@ -36,8 +36,15 @@ CURVES: Mapping[int, str] = {
     3: "memory of many (LightVM, Fig 14)",
     4: "boot by image size (LightVM, Fig 2)",
     5: "isolation ladder (Runtimes-data)",
+    6: "scale-out and balancing (Kubernetes, Mitzenmacher)",
 }
 """What each curve of the literature shows, by its number here."""
+
+LADDER = 5
+"""The curve on which each platform is a point."""
+
+LADDER_SOURCE = "Runtimes-data"
+"""Of the ladder itself."""
 
 LIGHTVM = MachineSpec(name="LightVM's machine", cores=4, memory_bytes=128 * GIB)
 """Xeon E5-1630 v3, 4 cores, 128 GB (LightVM §6)."""
@@ -77,6 +84,7 @@ class CurvePoint:
         relative_error: (model - published) / published.
         fitted: whether the model was fitted to it; then the error says nothing.
         source: of the published value, and how it was read.
+        source_name: short name of the publication.
     """
 
     curve: int
@@ -88,6 +96,7 @@ class CurvePoint:
     relative_error: float
     fitted: bool
     source: str
+    source_name: str
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,9 @@ class CurveSummary:
 
     Attributes:
         curve: its number in `CURVES`.
-        platform: which line, or `all` where each platform is a point.
+        platform: which line, see `lines_of`.
+        unit: of its points.
+        source: short name of the publication.
         points: how many the model was not fitted to.
         median_absolute_relative_error: of those; NaN where there is none.
         worst: the point among them that is furthest off, or None.
@@ -108,6 +119,8 @@ class CurveSummary:
 
     curve: int
     platform: str
+    unit: str
+    source: str
     points: int
     median_absolute_relative_error: float
     worst: CurvePoint | None
@@ -128,11 +141,12 @@ def curve_point(curve: int, figure: Figure, model: float, *, fitted: bool) -> Cu
         relative_error=(float(model) - figure.value) / figure.value,
         fitted=fitted,
         source=f"{figure.source}, {figure.place} ({figure.read_from})",
+        source_name=figure.source,
     )
 
 
 def validate_curves() -> tuple[CurvePoint, ...]:
-    """Every point of the curves 1, 2, 4 and 5, in this order, with what the simulator gives for it.
+    """Every point of the curves 1, 2, 4 and the start-up of 5, in this order, with what the simulator gives for it.
 
     Raises:
         SimulatorError: the published figures or the profiles cannot be read, or a fit has no meaning.
@@ -142,7 +156,7 @@ def validate_curves() -> tuple[CurvePoint, ...]:
         *_beside_others(1, "start-up", figures),
         *_beside_others(2, "create", figures),
         *_by_image_size([figure for figure in figures if figure.quantity == "boot"]),
-        *_ladder(figures),
+        *_ladder(),
     )
 
 
@@ -216,7 +230,7 @@ def _by_image_size(figures: Sequence[Figure]) -> Iterator[CurvePoint]:
         yield curve_point(4, figure, took, fitted=size in _FITTED_MEGABYTES)
 
 
-def _ladder(figures: Sequence[Figure]) -> Iterator[CurvePoint]:
+def _ladder() -> Iterator[CurvePoint]:
     """One rung after another: what a container needs, and what its isolation adds.
 
     The rungs of Kata are the same but for the hypervisor, whose own boot Firecracker-data has: fitted with one, the
@@ -252,17 +266,6 @@ def _ladder(figures: Sequence[Figure]) -> Iterator[CurvePoint]:
         boot = seconds(hypervisor, "Firecracker-data")
         model = alone(("container", runc), ("hypervisor", boot), ("agent", guest))
         yield curve_point(5, startup[rung, "Runtimes-data"], model, fitted=rung == "kata2-cloud-hypervisor")
-    for platform, name, fitted in (
-        ("runc", "container-dockerd", True),
-        ("gvisor-systrap", "container-gvisor", True),
-        ("kata", "vm-kvm", False),
-    ):
-        (figure,) = (
-            each for each in figures if (each.quantity, each.platform) == ("isolation ladder memory", platform)
-        )
-        instances = 50
-        each_bytes = footprint(PlatformProfile.from_toml(name).memory, instances) / instances
-        yield curve_point(5, figure, each_bytes, fitted=fitted)
 
 
 def _made_of(name: str, *phases: Phase) -> PlatformProfile:
@@ -275,21 +278,41 @@ def _made_of(name: str, *phases: Phase) -> PlatformProfile:
 def summarise_curves(points: Iterable[CurvePoint]) -> tuple[CurveSummary, ...]:
     """What the points come to: one summary for each line of a curve, in the order of the points.
 
-    The rungs of curve 5 are the points of one line for each unit.
+    The rungs of curve 5 are the points of one line for each unit and publication.
     """
-    lines: dict[tuple[int, str, str], list[CurvePoint]] = {}
+    return tuple(_summary(curve, platform, line) for (curve, platform), line in lines_of(points).items())
+
+
+def lines_of(points: Iterable[CurvePoint]) -> dict[tuple[int, str], list[CurvePoint]]:
+    """The points of each line, by the number of its curve and its name, in the order of the points.
+
+    A line is a platform under several conditions. On the ladder each platform is a point; its lines are what was
+    measured, start-up or memory, and the memory around a program.
+    """
+    lines: dict[tuple[int, str], list[CurvePoint]] = {}
     for point in points:
-        line = ("all", point.unit) if point.curve == 5 else (point.platform, "")
-        lines.setdefault((point.curve, *line), []).append(point)
-    return tuple(_summary(curve, platform, line) for (curve, platform, _), line in lines.items())
+        name = point.platform
+        if point.curve == LADDER:
+            name = "start-up" if point.unit == "seconds" else "memory"
+            if point.source_name != LADDER_SOURCE:
+                name = "memory with a program"
+        lines.setdefault((point.curve, name), []).append(point)
+    return lines
+
+
+def predicted_errors(points: Iterable[CurvePoint]) -> list[float]:
+    """Relative errors, without their signs, of the points that the model was not fitted to."""
+    return [abs(point.relative_error) for point in points if not point.fitted]
 
 
 def _summary(curve: int, platform: str, line: Sequence[CurvePoint]) -> CurveSummary:
     predicted = [point for point in line if not point.fitted]
-    errors = [abs(point.relative_error) for point in predicted]
+    errors = predicted_errors(line)
     return CurveSummary(
         curve=curve,
         platform=platform,
+        unit=line[0].unit,
+        source=line[0].source_name,
         points=len(predicted),
         median_absolute_relative_error=float(np.median(errors)) if errors else float("nan"),
         worst=max(predicted, key=lambda point: abs(point.relative_error), default=None),
@@ -304,25 +327,44 @@ def _summary(curve: int, platform: str, line: Sequence[CurvePoint]) -> CurveSumm
     )
 
 
-POINT_COLUMNS = ("platform", "condition", "simulated", "published", "error")
-SUMMARY_COLUMNS = ("curve", "platform", "points", "median |error|", "last : first", "published", "same order")
+POINT_COLUMNS = ("platform", "condition", "published", "simulated", "error")
+SUMMARY_COLUMNS = ("curve", "line", "predicted", "median |error|", "max |error|", "simulated ×", "published ×", "order")
 
 
 def point_rows(points: Iterable[CurvePoint]) -> Iterator[tuple[str, ...]]:
     """Each point as texts for a table with `POINT_COLUMNS`; `fitted` stands for an error that says nothing."""
     for point in points:
         error = "fitted" if point.fitted else f"{point.relative_error:+.1%}"
-        simulated, published = (_text(value, point.unit) for value in (point.model, point.published))
-        yield point.platform, point.condition.replace("_", " "), simulated, published, error
+        published, simulated = (value_text(value, point.unit) for value in (point.published, point.model))
+        yield point.platform, condition_text(point), published, simulated, error
 
 
 def summary_rows(summaries: Iterable[CurveSummary]) -> Iterator[tuple[str, ...]]:
-    """Each summary as texts for a table with `SUMMARY_COLUMNS`."""
+    """Each summary as texts for a table with `SUMMARY_COLUMNS`; × is the last point over the first."""
     for part in summaries:
-        error = f"{part.median_absolute_relative_error:.1%}" if part.points else "-"
+        median = f"{part.median_absolute_relative_error:.1%}" if part.points else "-"
+        largest = "-" if part.worst is None else f"{abs(part.worst.relative_error):.1%}"
         ratios = (f"{ratio:.3g}" for ratio in (part.model_ratio, part.published_ratio))
-        order = "yes" if part.same_order else "no"
-        yield CURVES[part.curve], part.platform, str(part.points), error, *ratios, order
+        order = "same" if part.same_order else "other"
+        yield CURVES[part.curve], part.platform, str(part.points), median, largest, *ratios, order
+
+
+def condition_text(point: CurvePoint) -> str:
+    """`guests_running=200` as `guests running 200`."""
+    return point.condition.replace("_", " ").replace("=", " ").replace(";", ", ")
+
+
+def value_text(value: float, unit: str) -> str:
+    """A value of a point with its unit, in three digits."""
+    if unit == "bytes":
+        return f"{_digits(value / GIB)} GiB" if value >= GIB else f"{_digits(value / MIB)} MiB"
+    if unit == "seconds":
+        return f"{_digits(value)} s" if value >= 1 else f"{_digits(value * 1000)} ms"
+    return _digits(value)
+
+
+def _digits(value: float) -> str:
+    return f"{float(f'{value:.3g}'):g}"
 
 
 def curves_as_json(points: Sequence[CurvePoint]) -> dict[str, object]:
@@ -334,9 +376,3 @@ def curves_as_json(points: Sequence[CurvePoint]) -> dict[str, object]:
             plain["median_absolute_relative_error"] = None
         summaries.append(plain)
     return {"points": [asdict(point) for point in points], "summary": summaries}
-
-
-def _text(value: float, unit: str) -> str:
-    if unit == "bytes":
-        return f"{value / MIB:.3g} MiB"
-    return f"{value:.3g} s" if value >= 1 else f"{value * 1000:.3g} ms"

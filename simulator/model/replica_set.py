@@ -364,7 +364,7 @@ class ReplicaSet:
     # -- one is lost
 
     def lose(self, instance: Instance, why: str, *, replaced_after: float = 0.0, back_off: bool = False) -> int:
-        """An instance ends at once, with all that is in it; another takes its place if it was wanted.
+        """An instance ends at once, with all that is in it; another takes its place, unless it was on its way out.
 
         Args:
             instance: one that has a machine.
@@ -384,21 +384,22 @@ class ReplicaSet:
             lost = self._plane.kill(slot, routable=unnoticed > 0)
             if unnoticed > 0:
                 self._env.process(self._leave_out(instance, slot, unnoticed))
+        for_pool = state is State.POOLED or instance in self._for_pool
         if state is State.POOLED:
             self._pool.remove(instance)
+        self._for_pool.discard(instance)
         if instance in self._processes:
             self._processes[instance].interrupt(State.FAILED)
             # Whoever asks next must see that it is gone, and not only when the interrupt has arrived.
             self._enter(instance, State.FAILED, why)
         else:
             self._end(instance, State.FAILED, why)
-        if wanted:
+        if wanted or for_pool:
             another = self._create()
             another.replaces, another.failures = instance.number, failures
+            if for_pool:
+                self._for_pool.add(another)
             self._env.process(self._replace(another, max(replaced_after, unnoticed)))
-        else:
-            self._for_pool.discard(instance)
-            self._refill_pool()
         return lost
 
     def _failures_in_a_row(self, instance: Instance) -> int:

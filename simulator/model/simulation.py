@@ -106,6 +106,7 @@ class Model:
         faults = self._troubles.felt()
         while self._plane.advance(math.inf) is not None:
             pass
+        self._plane.fail_held(end)
         self._plane.hand_over()
         self._tally.close()
         counts = self._plane.counts()

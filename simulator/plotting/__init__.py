@@ -4,6 +4,7 @@ Each draws on one axes, in a notebook as in the report, and says in its docstrin
 from `words.en.toml` and `words.ko.toml`, so that both languages show the same.
 """
 
+from simulator.plotting.curves import plot_published_curve as plot_published_curve
 from simulator.plotting.memory import plot_memory_per_instance as plot_memory_per_instance
 from simulator.plotting.memory import plot_memory_total as plot_memory_total
 from simulator.plotting.outcomes import plot_differences as plot_differences

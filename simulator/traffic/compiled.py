@@ -95,12 +95,19 @@ class ArrayHeap(NamedTuple):
     size: NDArray[np.int64]
 
 
+_FIRST_HEAP = 8192
+"""Entries that a heap has room for at first. A window ends when a heap may be full, and each call of compiled code
+costs as much as dozens of requests, for what it is handed."""
+
+
 class CompiledColumns:
     """Arrays.
 
     Raises:
         SimulatorError: Numba is not installed, or does not work here.
     """
+
+    chunk = 32768
 
     def __init__(self) -> None:
         check_numba()
@@ -123,9 +130,17 @@ class CompiledColumns:
             return column
         return np.concatenate([column, np.full(count - len(column), value, dtype=column.dtype)])
 
+    def refilled(self, column: Any, used: int, numbers: NDArray[np.float64]) -> Any:
+        """A new array."""
+        return np.concatenate([column[used:], numbers])
+
+    def first(self, column: Any, count: int, kind: type[np.generic]) -> NDArray[Any]:
+        """A new array."""
+        return np.array(column[:count], dtype=kind)
+
     def heap(self, entries: Sequence[Entry]) -> Any:
         """An `ArrayHeap`."""
-        room = max(2 * len(entries), 1024)
+        room = max(2 * len(entries), _FIRST_HEAP)
         heap = ArrayHeap(np.zeros(room), np.zeros(room, np.int64), np.zeros(room, np.int64), np.array([len(entries)]))
         for place, entry in enumerate(entries):
             heap.times[place], heap.codes[place] = entry[0], entry[-1]

@@ -176,6 +176,9 @@ class DataPlane(Protocol):
             routable: whether the balancer has yet to learn of it (`withdraw`); what it sends there meanwhile fails.
         """
 
+    def fail_held(self, now: float) -> None:
+        """What waits for an instance at `now` fails: none will come any more. To be called at the end."""
+
     def withdraw(self, slot: int) -> None:
         """The balancer does not see the instance any more."""
 

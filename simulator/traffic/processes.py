@@ -47,12 +47,12 @@ class _Request:
 
 @dataclass(eq=False)
 class _Attempt:
-    """A request at an instance: since when, whether it is in service, and whether its client still waits."""
+    """A request at an instance: since when, when its service ends, and whether its client still waits."""
 
     request: _Request
     slot: int
     offered: float
-    began: float | None = None
+    ends: float | None = None
     client_waits: bool = True
     process: Process | None = None
 
@@ -64,7 +64,7 @@ class _Instance:
     workers: Resource
     limit: int
     inside: list[_Attempt] = field(default_factory=list)
-    worked_seconds: float = 0.0
+    begun_seconds: float = 0.0
     inside_seconds: float = 0.0
     completed: int = 0
     draining: bool = False
@@ -182,18 +182,16 @@ class ProcessPlane:
         try:
             with instance.workers.request() as worker:
                 yield worker
-                attempt.began = self._env.now
+                attempt.ends = self._env.now + attempt.request.demand
+                instance.begun_seconds += attempt.request.demand
                 yield self._env.timeout(attempt.request.demand)
         except Interrupt as interrupt:
             # Its client went while it waited, or its instance was killed.
-            if attempt.began is not None:
-                instance.worked_seconds += self._env.now - attempt.began
             cause: Any = interrupt.cause
             if cause == TIMED_OUT or attempt.client_waits:
                 self._leave(attempt, instance, killed=cause == FAILED)
                 self._failed(attempt.request, cause)
             return
-        instance.worked_seconds += attempt.request.demand
         self._leave(attempt, instance)
         if attempt.client_waits:
             attempt.client_waits = False
@@ -205,7 +203,7 @@ class ProcessPlane:
         yield self._env.timeout(self._service.timeout_seconds)
         if attempt.client_waits and attempt in self._instances[attempt.slot].inside:
             attempt.client_waits = False
-            if attempt.began is None and attempt.process is not None:
+            if attempt.ends is None and attempt.process is not None:
                 attempt.process.interrupt(TIMED_OUT)
             else:
                 self._failed(attempt.request, TIMED_OUT)
@@ -259,6 +257,15 @@ class ProcessPlane:
         self._notices.append(Notice(NoticeKind.ARRIVED_AT_NONE, self._env.now, -1))
         if math.isfinite(self._service.timeout_seconds):
             self._env.process(self._give_up_held(request, offered))
+
+    def fail_held(self, now: float) -> None:
+        """What waits for an instance at `now` fails: none will come any more."""
+        held, self._held = self._held, []
+        for request, _ in held:
+            self._count[FAILED] += 1
+            self._ended.append((request.arrived, now - request.arrived, FAILED))
+            if len(self._ended) == CHUNK:
+                self.hand_over()
 
     def _give_up_held(self, request: _Request, offered: Event) -> Generator[Any, Any, None]:
         yield self._env.timeout(self._service.timeout_seconds) | offered
@@ -357,6 +364,7 @@ class ProcessPlane:
         if not routable:
             self.withdraw(slot)
         instance, board = self._instances[slot], self._board
+        instance.begun_seconds = float(self.busy_seconds()[slot])
         lost = [attempt for attempt in instance.inside if attempt.client_waits]
         for attempt in instance.inside:
             if attempt.process is not None:
@@ -364,9 +372,11 @@ class ProcessPlane:
         instance.inside.clear()
         instance.limit, instance.dead, instance.draining = 0, True, False
         if board.position[slot] >= 0:
+            board.counts[ROUTABLE] -= 1
             self._policy.gone(board, slot)
             board.counts[TOTAL] -= board.load[slot]
             board.load[slot] = 0
+            board.counts[ROUTABLE] += 1
             self._policy.joined(board, slot)
         board.load[slot] = 0
         return len(lost)
@@ -388,8 +398,8 @@ class ProcessPlane:
         now = self._env.now
         return np.array(
             [
-                instance.worked_seconds
-                + sum(now - attempt.began for attempt in instance.inside if attempt.began is not None)
+                instance.begun_seconds
+                - math.fsum(attempt.ends - now for attempt in instance.inside if attempt.ends is not None)
                 for instance in self._instances
             ]
         )
@@ -399,7 +409,7 @@ class ProcessPlane:
         now = self._env.now
         return np.array(
             [
-                instance.inside_seconds + sum(now - attempt.offered for attempt in instance.inside)
+                instance.inside_seconds + math.fsum(now - attempt.offered for attempt in instance.inside)
                 for instance in self._instances
             ]
         )

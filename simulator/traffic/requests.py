@@ -172,7 +172,7 @@ def make_kernel(choose: Choose, took: Took, left: Left) -> Callable[..., int]:
         ended_arrived, ended_seconds, ended_state = ended.arrived, ended.seconds, ended.state
         sharing, timing, closed, keys, retries = n[SHARING], n[TIMING], n[CLOSED], n[KEYS], n[RETRIES]
         upcoming, chunk_size, budget, filled, free = n[NEXT], n[CHUNK_SIZE], n[BUDGET], n[FILLED], n[FREE]
-        drawn, newcomers, answered = n[DEMAND], n[ARRIVED], n[DONE_COUNT]
+        drawn, newcomers, answered, routable = n[DEMAND], n[ARRIVED], n[DONE_COUNT], counts[ROUTABLE]
         endless = float("inf")
         arrival = arrivals[upcoming] if upcoming < chunk_size else endless
         expiry = tickets.deadline[n[OLDEST]] if n[OLDEST] >= 0 else endless
@@ -222,8 +222,9 @@ def make_kernel(choose: Choose, took: Took, left: Left) -> Callable[..., int]:
                             heappush(departures, (time + seconds, waiting))
                 if sharing:
                     settle(cores, cores.machine[instances.group[slot]], time, departures)
-                left(board, slot, time, time - offered[ticket])
-                inside[slot] += time - offered[ticket]
+                seconds = time - offered[ticket]
+                left(board, slot, time, seconds)
+                inside[slot] += seconds
                 if draining[slot] and load[slot] == 0:
                     n[NOTICE], n[WHICH], x[NOTICED_AT] = _DRAINED, slot, time
                     why = HAS_NOTICE
@@ -318,7 +319,7 @@ def make_kernel(choose: Choose, took: Took, left: Left) -> Callable[..., int]:
                     x[TOKENS] = min(x[TOKENS] + x[BUDGET_FRACTION], x[BUDGET_BURST])
             if outcome == 0:
                 offered[ticket] = time
-                if counts[ROUTABLE] == 0:
+                if routable == 0:
                     if n[HELD_COUNT] < n[HOLDING]:
                         phase[ticket] = HELD
                         following[ticket] = -1

@@ -5,6 +5,7 @@ have been.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from heapq import heapify
@@ -17,7 +18,7 @@ from simulator.errors import SimulatorError
 from simulator.traffic.balancing.board import BOUND, CHOICES, LOT, POLICY, RING, ROUTABLE, TOTAL, Board
 from simulator.traffic.balancing.policies import POLICIES, ring_points
 from simulator.traffic.columns import Columns, PlainColumns
-from simulator.traffic.plane import CHUNK, Counts, Notice, NoticeKind, Numbers, Outcomes, Service
+from simulator.traffic.plane import FAILED, Counts, Notice, NoticeKind, Numbers, Outcomes, Service
 from simulator.traffic.requests import (
     ABANDONED,
     ARRIVED,
@@ -71,8 +72,8 @@ from simulator.traffic.requests import (
 )
 from simulator.traffic.shares import MACHINE_BITS, STRIDE, Cores, add_thread, begin, remove_thread, touch
 
-_FIRST_ROOM = 1024
-"""Tickets and instances that there is room for at first; doubled when it runs out."""
+_FIRST_ROOM = 4096
+"""Tickets that there is room for at first; doubled when it runs out."""
 
 _LOTS_AN_EVENT = 2
 """Uniform numbers that one event uses at most, beside those that a choice compares: a key, and a retry's jitter."""
@@ -116,7 +117,6 @@ class WindowedPlane:
         self._free_groups: list[int] = []
         self._groups_on: list[int] = []
         self._points: list[tuple[float, int]] = []
-        self._arrival_chunks: Iterator[NDArray[np.float64]] = numbers.arrivals()
         self._columns: Columns
         if compiled:
             from simulator.traffic.compiled import CompiledColumns
@@ -124,6 +124,8 @@ class WindowedPlane:
             self._columns = CompiledColumns()
         else:
             self._columns = PlainColumns()
+        self._chunk = self._columns.chunk
+        self._arrival_chunks = _pieces(numbers.arrivals(), self._chunk)
         self._run = self._columns.kernel(self._policy)
         self._make_columns()
         for cores in machines or ():
@@ -187,9 +189,9 @@ class WindowedPlane:
             tag=floats(), low=integers(), high=integers(), counts=self._columns.column(int, 1, 4),
         )  # fmt: skip
         self._ended = Ended(
-            self._columns.column(float, CHUNK, 0.0),
-            self._columns.column(float, CHUNK, 0.0),
-            self._columns.column(int, CHUNK, 0),
+            self._columns.column(float, self._chunk, 0.0),
+            self._columns.column(float, self._chunk, 0.0),
+            self._columns.column(int, self._chunk, 0),
         )
         self._departures: Any = self._columns.heap([(math.inf, -1)])
         self._timers: Any = self._columns.heap([(math.inf, -1, NEW_REQUEST)])
@@ -205,21 +207,20 @@ class WindowedPlane:
         )
 
     def _room_for_tickets(self, count: int) -> None:
-        before = len(self._tickets.slot)
+        before, free = len(self._tickets.slot), int(self._n[FREE])
         self._tickets = self._widen(self._tickets, Tickets._fields, count, [0] * len(Tickets._fields))
         self._cores = self._widen(self._cores, ("tag", "low", "high"), count, (0.0, -1, -1))
-        for ticket in range(before, count):
-            self._tickets.spare[self._n[FREE]] = ticket
-            self._n[FREE] += 1
+        self._tickets.spare[free : free + count - before] = range(before, count)
+        self._n[FREE] = free + count - before
         self._room_for_rings()
 
     def _room_for_rings(self) -> None:
         """Rings of slots: a node for each slot, and an anchor for each load that there can be."""
         before = len(self._board.previous)
         count = 2 * (max(len(self._board.load), len(self._tickets.slot) + 2) + 1)
-        self._board = self._widen(self._board, ("previous", "following"), count, (-1, -1))
-        for node in range(before, count):
-            self._board.previous[node] = self._board.following[node] = node
+        if count > before:
+            self._board = self._widen(self._board, ("previous", "following"), count, (-1, -1))
+            self._board.previous[before:] = self._board.following[before:] = range(before, count)
 
     def _begin_closed_loop(self) -> None:
         """Each user thinks first."""
@@ -258,7 +259,8 @@ class WindowedPlane:
     def _replenish(self) -> None:
         """Enough of everything for the next events, and for how many that surely is."""
         n, board = self._n, self._board
-        if n[FILLED] > CHUNK - 1024:
+        enough = self._chunk // 8
+        if n[FILLED] > self._chunk - enough:
             self.hand_over()
         if n[NEXT] == n[CHUNK_SIZE] and n[MORE]:
             chunk = next(self._arrival_chunks, None)
@@ -266,16 +268,14 @@ class WindowedPlane:
             n[CHUNK_SIZE] = 0 if chunk is None else len(chunk)
             n[MORE] = int(chunk is not None)
             self._arrivals = self._arrivals if chunk is None else self._columns.values(chunk)
-        enough = CHUNK // 8
         self._demands = self._refill(self._demands, DEMAND, self._numbers.demands, enough)
-        limits = [CHUNK - int(n[FILLED]), len(self._demands) - int(n[DEMAND])]
+        limits = [self._chunk - int(n[FILLED]), len(self._demands) - int(n[DEMAND])]
         if self._service.users:
             self._thinks = self._refill(self._thinks, THINK, self._numbers.thinks, enough)
             limits.append(len(self._thinks) - int(n[THINK]))
         if len(board.lots) - board.counts[LOT] < enough:
-            rest = np.asarray(board.lots[board.counts[LOT] :], dtype=np.float64)
-            lots = np.concatenate([rest, self._numbers.lots(CHUNK)])
-            self._board = board._replace(lots=self._columns.values(lots))
+            lots = self._columns.refilled(board.lots, int(board.counts[LOT]), self._numbers.lots(self._chunk))
+            self._board = board._replace(lots=lots)
             board.counts[LOT] = 0
         lots_an_event = max(self._service.choices, 2) + _LOTS_AN_EVENT
         limits.append((len(self._board.lots) - int(board.counts[LOT])) // lots_an_event)
@@ -284,7 +284,7 @@ class WindowedPlane:
         limits.append(int(n[FREE]))
         self._departures, room = self._columns.with_room(self._departures)
         self._timers, other_room = self._columns.with_room(self._timers)
-        limits.append(int(min(room, other_room, 2 * CHUNK)) // 2)
+        limits.append(int(min(room, other_room, 2 * self._chunk)) // 2)
         n[BUDGET] = min(limits)
 
     def _refill(self, column: Any, place: int, source: Callable[[int], NDArray[np.float64]], enough: int) -> Any:
@@ -293,16 +293,16 @@ class WindowedPlane:
         if len(column) - used >= enough:
             return column
         self._n[place] = 0
-        return self._columns.values(np.concatenate([np.asarray(column[used:], dtype=np.float64), source(CHUNK)]))
+        return self._columns.refilled(column, used, source(self._chunk))
 
     def hand_over(self) -> None:
         """Give the outcomes what has ended since the last time."""
         count = int(self._n[FILLED])
         if count:
             self._outcomes.record(
-                np.array(self._ended.arrived[:count], dtype=np.float64),
-                np.array(self._ended.seconds[:count], dtype=np.float64),
-                np.array(self._ended.state[:count], dtype=np.int8),
+                self._columns.first(self._ended.arrived, count, np.float64),
+                self._columns.first(self._ended.seconds, count, np.float64),
+                self._columns.first(self._ended.state, count, np.int8),
             )
             self._n[FILLED] = 0
 
@@ -436,12 +436,13 @@ class WindowedPlane:
         service, slot = self._service, self._slots
         self._slots += 1
         room = _doubled(slot + 1, len(self._board.load))
-        names = ("slots", "position", "load", "weight", "credit", "cost", "seen")
-        self._board = self._widen(self._board, names, room, (0, -1, 0, 1.0, 0.0, 0.0, 0.0))
-        self._instances = self._widen(
-            self._instances, Instances._fields, room, (0, 0, 0, 0, -1, -1, 0.0, 1.0, -1, 0, 0.0)
-        )
-        self._room_for_rings()
+        if room > len(self._board.load):
+            names = ("slots", "position", "load", "weight", "credit", "cost", "seen")
+            self._board = self._widen(self._board, names, room, (0, -1, 0, 1.0, 0.0, 0.0, 0.0))
+            self._instances = self._widen(
+                self._instances, Instances._fields, room, (0, 0, 0, 0, -1, -1, 0.0, 1.0, -1, 0, 0.0)
+            )
+            self._room_for_rings()
         instances = self._instances
         instances.limit[slot] = service.limit
         instances.workers[slot] = service.limit if service.sharing else service.workers
@@ -495,6 +496,8 @@ class WindowedPlane:
     def _offer_held(self) -> None:
         """Whatever waited for an instance is offered to the one that has come, first come first."""
         n, tickets = self._n, self._tickets
+        if n[HELD_FIRST] < 0:
+            return
         entries = self._columns.entries(self._timers)
         ticket = int(n[HELD_FIRST])
         while ticket >= 0:
@@ -508,11 +511,34 @@ class WindowedPlane:
                 entries.append((self._now, int(n[SERIAL]), ticket))
                 n[SERIAL] += 1
             ticket = following
-        if n[HELD_FIRST] >= 0:
-            n[HELD_FIRST] = n[HELD_LAST] = -1
-            n[HELD_COUNT] = 0
-            heapify(entries)
-            self._timers = self._columns.heap(entries)
+        n[HELD_FIRST] = n[HELD_LAST] = -1
+        n[HELD_COUNT] = 0
+        heapify(entries)
+        self._timers = self._columns.heap(entries)
+
+    def fail_held(self, now: float) -> None:
+        """What waits for an instance at `now` fails: none will come any more."""
+        n, tickets = self._n, self._tickets
+        ticket = int(n[HELD_FIRST])
+        n[HELD_FIRST] = n[HELD_LAST] = -1
+        n[HELD_COUNT] = 0
+        # The loop must not count on room for outcomes that is taken here.
+        n[BUDGET] = 0
+        while ticket >= 0:
+            following = int(tickets.following[ticket])
+            if tickets.phase[ticket] != ABANDONED:
+                if n[FILLED] == self._columns.chunk:
+                    self.hand_over()
+                row = int(n[FILLED])
+                self._ended.arrived[row] = tickets.arrived[ticket]
+                self._ended.seconds[row] = now - tickets.arrived[ticket]
+                self._ended.state[row] = FAILED
+                n[FILLED] += 1
+                n[FAILED_COUNT] += 1
+                if n[TIMING]:
+                    expects_no_more(tickets, n, ticket)
+            self._release(ticket)
+            ticket = following
 
     def drain(self, slot: int) -> bool:
         """The instance gets no more requests but finishes those it has; whether it has none now. A notice follows."""
@@ -559,9 +585,12 @@ class WindowedPlane:
         """No request is at the instance any more."""
         board = self._board
         if board.position[slot] >= 0:
+            # It goes and comes back, as an instance without load: a policy looks at the others meanwhile.
+            board.counts[ROUTABLE] -= 1
             self._policy.gone(board, slot)
             board.counts[TOTAL] -= board.load[slot]
             board.load[slot] = 0
+            board.counts[ROUTABLE] += 1
             self._policy.joined(board, slot)
         board.load[slot] = 0
 
@@ -631,9 +660,13 @@ class WindowedPlane:
             used: NDArray[np.float64] = worked + threads * np.where(threads > 0, rate, 0.0) * elapsed / speed
             return used
         seconds = np.array(self._instances.started[:count], dtype=np.float64)
+        still_to_do: defaultdict[int, list[float]] = defaultdict(list)
         for time, *_, ticket in self._columns.entries(self._departures):
             if ticket >= 0:
-                seconds[self._tickets.slot[ticket]] -= time - self._now
+                still_to_do[int(self._tickets.slot[ticket])].append(time - self._now)
+        for slot, parts in still_to_do.items():
+            # A sum that does not depend on the order, so that every data plane has the same.
+            seconds[slot] -= math.fsum(parts)
         return seconds
 
     def used_core_seconds(self, machine: int) -> float:
@@ -644,14 +677,17 @@ class WindowedPlane:
     def inside_seconds(self) -> NDArray[np.float64]:
         """Sum over the requests of the time that they have been in each instance until now, by slot."""
         seconds = np.array(self._instances.inside[: self._slots], dtype=np.float64)
-        for slot in range(self._slots):
+        parts: defaultdict[int, list[float]] = defaultdict(list)
+        for slot in np.flatnonzero(np.array(self._board.load[: self._slots])).tolist():
             waiting = (ticket for ticket in self._waiting(slot) if self._tickets.phase[ticket] != ABANDONED)
             for ticket in (*waiting, *(self._on_shared_cores(slot) if self._sharing else ())):
-                seconds[slot] += self._now - self._tickets.offered[ticket]
+                parts[slot].append(self._now - self._tickets.offered[ticket])
         if not self._sharing:
             for *_, ticket in self._columns.entries(self._departures):
                 if ticket >= 0:
-                    seconds[self._tickets.slot[ticket]] += self._now - self._tickets.offered[ticket]
+                    parts[int(self._tickets.slot[ticket])].append(self._now - self._tickets.offered[ticket])
+        for slot, each in parts.items():
+            seconds[slot] += math.fsum(each)
         return seconds
 
     def _on_shared_cores(self, slot: int) -> list[int]:
@@ -667,6 +703,13 @@ class WindowedPlane:
     def completed(self) -> NDArray[np.int64]:
         """Requests that each instance has answered in time, by slot."""
         return np.array(self._instances.completed[: self._slots], dtype=np.int64)
+
+
+def _pieces(chunks: Iterator[NDArray[np.float64]], most: int) -> Iterator[NDArray[np.float64]]:
+    """The same numbers, at most so many at a time."""
+    for chunk in chunks:
+        for first in range(0, len(chunk), most):
+            yield chunk[first : first + most]
 
 
 def _doubled(wanted: int, present: int) -> int:

@@ -20,6 +20,9 @@ def test_all_are_listed_whole_on_any_terminal(capsys, monkeypatch, columns):
     assert "…" in shown  # intervals
     assert "Firecracker-data" in shown
     assert "reference" in shown
+    if columns == "200":
+        for what in ("from a snapshot", "guest", "none: the host's kernel", "VMM 2.5 MiB"):
+            assert what in shown
 
 
 def test_one_is_shown_with_all_its_phases_and_sources(capsys, monkeypatch):
@@ -33,6 +36,23 @@ def test_one_is_shown_with_all_its_phases_and_sources(capsys, monkeypatch):
     assert profile.memory.private_bytes.source in shown
     assert profile.overhead.io_operation_seconds.source in shown
     assert "161 ms [110 ms … 161 ms] published" in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("container", ["Kernel: of the machine"]),
+        ("container-gvisor", ["Kernel: its own"]),
+        ("vm-cloud", ["131 MiB for the VMM", "Kernel: its own", "LightVM §3.2"]),
+    ],
+)
+def test_whose_kernel_and_what_guest_is_told(capsys, monkeypatch, name, words):
+    monkeypatch.setenv("COLUMNS", "1000")
+    assert main(["platforms", name]) == 0
+    shown = capsys.readouterr().out
+    for text in words:
+        assert text in shown
+    assert ("for the VMM" in shown) == (PlatformProfile.from_toml(name).guest is not None)
 
 
 def test_json_is_what_the_files_say(capsys, tmp_path):

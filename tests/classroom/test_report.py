@@ -23,6 +23,7 @@ from simulator.datacenter.machine import MachineSpec
 from simulator.datacenter.memory import density
 from simulator.datacenter.platforms import PlatformProfile
 from simulator.errors import SimulatorError
+from simulator.evidence.literature import validate_literature
 from simulator.evidence.measurements import Measurements, read_measurements
 from simulator.evidence.validation import validate
 from simulator.scenario import Scenario
@@ -114,6 +115,7 @@ def arguments(profiles, comparison, tmp_path_factory) -> dict[str, Any]:
         "machine": machine,
         "measurements": measurements,
         "validation": validate(measurements),
+        "curves": validate_literature(scale_out=False),
         "command": "onggi compare --seed 3",
     }
 
@@ -212,7 +214,7 @@ def test_figures_are_described_and_their_text_is_text(report):
     page = Page(report)
     drawings = page.all("svg")
 
-    assert len(drawings) == 9
+    assert len(drawings) == 10
     assert all(svg["role"] == "img" and svg["aria-label"] and svg["viewbox"] for svg in drawings)
     assert len(page.all("text")) > 100
     assert report.count("@font-face") == 1
@@ -292,8 +294,24 @@ def test_provenance_and_warnings_are_told(arguments, tmp_path):
     assert "fewer repetitions" in page.text
 
 
+def test_published_points_stand_beside_the_simulated_and_fitted_ones_are_marked(arguments):
+    text = page_of(arguments).text
+    words = report_words("en")
+    assert words("curves.heading") in text
+    for number in range(1, 6):
+        assert words(f"curves.title-{number}") in text
+    assert f"{words('curves.pairs')} ({len(arguments['curves'])})" in text
+    fitted = sum(point.fitted for point in arguments["curves"])
+    assert fitted == text.partition(words("curves.pairs"))[2].count("fitted")
+    assert "My VM is Lighter" in text  # what a curve is from is cited, whatever platforms were compared
+
+
+def test_without_published_curves_none_are_told_of(arguments):
+    assert report_words("en")("curves.heading") not in page_of({**arguments, "curves": ()}).text
+
+
 def test_without_measurements_nothing_claims_to_be_measured(arguments, tmp_path):
-    write_report(tmp_path / "report.html", **arguments | {"measurements": None, "validation": None})
+    write_report(tmp_path / "report.html", **arguments | {"measurements": None, "validation": None, "curves": ()})
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
 
     assert "Nothing was measured here" in page.text

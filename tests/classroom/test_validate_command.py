@@ -21,7 +21,7 @@ def copy(tmp_path: Path) -> Path:
 
 def test_the_model_keeps_its_word_on_the_reference_set(capsys):
     """Issue 2's targets: the median unfitted point within 15 % for contention, and within 10 % for memory."""
-    assert main(["validate", "--json", "-"]) == 0
+    assert main(["validate", "--against", "measurements", "--json", "-"]) == 0
     found = json.loads(capsys.readouterr().out)
     overall = {part["experiment"]: part for part in found["summary"] if part["platform"] == "all"}
     assert overall["contention"]["median_absolute_relative_error"] <= 0.15
@@ -36,15 +36,39 @@ def test_the_model_keeps_its_word_on_the_reference_set(capsys):
 def test_json_is_the_same_every_time_and_in_a_file(capsys, tmp_path):
     assert main(["validate", "--json", "-"]) == 0
     printed = capsys.readouterr().out
+    assert {"pairs", "summary", "published"} < set(json.loads(printed))
     assert main(["validate", "--json", str(tmp_path / "out.json")]) == 0
     assert printed == (tmp_path / "out.json").read_text()
 
 
 def test_a_person_sees_the_worst_point_and_the_verdict(capsys):
-    assert main(["validate"]) == 0
+    assert main(["validate", "--against", "measurements"]) == 0
     shown = capsys.readouterr().out
     for words in ("Worst point of contention:", "Worst point of memory:", "median |error|", "fitted", "container"):
         assert words in shown
+
+
+def test_published_curves_are_shown_point_by_point_and_summed_up(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "140")
+    assert main(["validate", "--against", "published"]) == 0
+    shown = capsys.readouterr().out
+    assert "Measured on" not in shown
+    for words in ("1. start-up while others run", "6. scale-out", "debian-xen", "guests running 995", "max |error|",
+                  "Worst point of curve 5:", "fitted", "same"):  # fmt: skip
+        assert words in shown
+
+
+def test_json_tells_measured_from_published(capsys):
+    assert main(["validate", "--against", "measurements", "--json", "-"]) == 0
+    measured = json.loads(capsys.readouterr().out)
+    assert {"host", "recorded_at", "pairs", "summary"} == set(measured)
+    assert main(["validate", "--against", "published", "--json", "-"]) == 0
+    published = json.loads(capsys.readouterr().out)
+    assert {"published"} == set(published)
+    points, summary = published["published"]["points"], published["published"]["summary"]
+    assert {1, 2, 3, 4, 5, 6} == {point["curve"] for point in points}
+    assert sum(not point["fitted"] for point in points) == sum(part["points"] for part in summary)
+    assert all(point["source"] for point in points)
 
 
 def test_a_hole_in_a_file_is_one_line_and_status_2(capsys, copy):
@@ -64,7 +88,10 @@ def test_a_hole_in_a_file_is_one_line_and_status_2(capsys, copy):
     ("arguments", "message"),
     [
         (["validate", "--measurements", "nowhere"], "nowhere: no such directory"),
-        (["validate", "--json", "/nowhere/out.json"], "/nowhere/out.json: No such file or directory"),
+        (
+            ["validate", "--against", "measurements", "--json", "/nowhere/out.json"],
+            "/nowhere/out.json: No such file or directory",
+        ),
         (["calibrate", "--output", "/nowhere"], "No such file or directory"),
         (["calibrate", "--measurements", "nowhere"], "nowhere: no such directory"),
     ],

@@ -18,6 +18,8 @@ from simulator.datacenter.machine import MachineSpec
 from simulator.datacenter.memory import density
 from simulator.datacenter.platforms import PlatformProfile
 from simulator.errors import SimulatorError
+from simulator.evidence.curves import CurvePoint
+from simulator.evidence.literature import validate_literature
 from simulator.evidence.measurements import Cpu, Measurements, MemorySamples, Provenance, StartupSamples, Subject
 from simulator.evidence.validation import Pair, Validation, summaries
 from simulator.plotting.style import NO_BREAK, bytes_text, digits, figure_style, look_of, seconds_text
@@ -107,7 +109,12 @@ def comparison(profiles) -> simulator.Comparison:
 
 
 @pytest.fixture(scope="module")
-def figures(profiles, measurements, validation, comparison) -> dict[str, Callable]:
+def curves() -> tuple[CurvePoint, ...]:
+    return validate_literature(scale_out=False)
+
+
+@pytest.fixture(scope="module")
+def figures(profiles, measurements, validation, comparison, curves) -> dict[str, Callable]:
     machine = MachineSpec()
     densities = {name: density(profile, machine) for name, profile in profiles.items()}
     return {
@@ -131,12 +138,16 @@ def figures(profiles, measurements, validation, comparison) -> dict[str, Callabl
         "violations": lambda **how: plotting.plot_episode_violations(comparison, profiles, **how),
         "outcome": lambda **how: plotting.plot_outcome(comparison, "p99_seconds", profiles, **how),
         "differences": lambda **how: plotting.plot_differences(comparison, "slo_violation_fraction", profiles, **how),
+        "curve": lambda **how: plotting.plot_published_curve(curves, 1, **how),
+        "memory_curve": lambda **how: plotting.plot_published_curve(curves, 3, **how),
+        "ladder": lambda **how: plotting.plot_published_curve(curves, 5, **how),
     }
 
 
 FIGURES = (
     "startup_ecdf", "startup_phases", "memory_per_instance", "memory_total", "predicted_contention", "predicted_memory",
     "relative_error", "contention", "offered_load", "instances", "latency", "violations", "outcome", "differences",
+    "curve", "memory_curve", "ladder",
 )  # fmt: skip
 
 
@@ -227,6 +238,27 @@ def test_fitted_points_are_hollow_and_the_worst_unfitted_one_is_named(figures):
 
     assert "−40\u00a0%" in named
     assert {"white", look_of("container").colour} == faces
+
+
+@pytest.mark.parametrize("curve", [1, 2, 3, 4, 5])
+def test_marks_of_a_curve_are_published_lines_simulated_and_fitted_ones_hollow(curves, curve):
+    shown = [point for point in curves if point.curve == curve]
+    ax = plotting.plot_published_curve(curves, curve)
+    marks = [line for line in ax.lines if len(line.get_xdata()) == 1 and line.get_marker() != "None"]
+
+    assert [point.fitted for point in shown] == [mark.get_markerfacecolor() == "white" for mark in marks]
+    drawn = [mark.get_xdata()[0] if curve == 5 else mark.get_ydata()[0] for mark in marks]
+    wanted = [point.model / point.published if curve == 5 else point.published for point in shown]
+    assert wanted == drawn
+    if curve != 5:
+        lines = [y for line in ax.lines if len(line.get_xdata()) > 1 for y in line.get_ydata()]
+        assert [point.model for point in shown] == lines
+
+
+def test_a_curve_without_points_says_so():
+    assert ["Nothing was measured for this figure"] == [
+        text.get_text() for text in plotting.plot_published_curve((), 1).texts
+    ]
 
 
 def test_a_difference_that_holds_zero_is_hollow(comparison, profiles):

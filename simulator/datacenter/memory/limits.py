@@ -1,6 +1,6 @@
 """Density: how many instances of one image one machine takes, and which limit ends it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from simulator.datacenter.memory.footprint import weakest_kind
@@ -94,7 +94,12 @@ def density(
 
     def limits_at(end: str) -> list[Limit]:
         there = profile.model_copy(update={"memory": _at_end(profile.memory, end)})
-        memory = _memory_limits(there, machine, application_bytes, settings, instance)
+        asked = instance
+        if instance.guest is not None:
+            # What the parts of a guest add up to is another sum at that end.
+            guest = instance.guest.for_private(there.memory.private_bytes.value, profile.memory.private_bytes.value)
+            asked = replace(instance, guest=guest)
+        memory = _memory_limits(there, machine, application_bytes, settings, asked)
         return sorted([*memory, *others], key=lambda limit: limit.instances)
 
     limits = limits_at("value")

@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from simulator.datacenter.guests import GuestMemory
 from simulator.datacenter.machine import MachineSpec
+from simulator.datacenter.memory.parts import InstanceMemory, parts_of
 from simulator.datacenter.platforms import Memory, Overhead, Phase, PlatformProfile, Quantity, Startup, shipped_profiles
 from simulator.datacenter.startup import predict_contention
 from simulator.errors import SimulatorError
@@ -151,6 +153,51 @@ def test_the_unikernel_is_built_from_its_sources():
     assert many / 995 == pytest.approx(profile.memory.private_bytes.value, rel=1e-6)
 
 
+def test_containers_and_processes_share_the_kernel_of_their_machine_and_nobody_else():
+    sharing = {name for name, profile in shipped_profiles().items() if profile.shares_host_kernel}
+    assert {"process", "container", "container-dockerd"} == sharing
+    assert not any(profile.guest for name, profile in shipped_profiles().items() if name in sharing)
+
+
+@pytest.mark.parametrize("name", ["vm-kvm", "vm-tcg", "vm-cloud", "microvm-firecracker"])
+def test_a_guest_is_a_part_of_its_platforms_memory(name):
+    profile = PlatformProfile.from_toml(name)
+    parts = parts_of(profile, 5e6, InstanceMemory(guest=profile.guest))
+    assert parts.programs > parts.guest_kernel > 0
+    assert parts.vmm + parts.guest_kernel + parts.programs == pytest.approx(profile.memory.private_bytes.value)
+    assert profile.guest.source
+
+
+@pytest.mark.parametrize(
+    ("name", "vmm", "kernel"),
+    [
+        ("vm-kvm", "qemu", "tinyx-xen"),
+        ("vm-cloud", "qemu", "debian-xen"),
+        ("vm-tcg", "qemu", "debian-xen"),
+        ("microvm-firecracker", "firecracker", "tinyx-xen"),
+    ],
+)
+def test_guests_are_built_from_their_sources(name, vmm, kernel):
+    guest = PlatformProfile.from_toml(name).guest
+    assert published("memory", "vmm overhead", vmm, "Firecracker-data") == pytest.approx(guest.vmm_mib * 2**20)
+    assert published("memory", "guest kernel", kernel, "LightVM") == pytest.approx(guest.kernel_mib * 2**20, rel=1e-5)
+    if vmm == "firecracker":
+        assert guest.vmm_mib * 2**20 < published("memory", "vmm overhead", vmm, "Firecracker-spec")
+
+
+@given(vmm=st.floats(0, 200), kernel=st.floats(0, 50), programs=st.floats(0, 200), measured=st.floats(0, 1e9))
+def test_a_guest_always_fits_into_other_private_memory(vmm, kernel, programs, measured):
+    written = (vmm + kernel + programs) * 2**20
+    guest = GuestMemory(vmm_mib=vmm, kernel_mib=kernel, page_cache_mib=7, source="test")
+    fitted = guest.for_private(measured, written)
+    assert (fitted.vmm_mib + fitted.kernel_mib) * 2**20 <= measured * (1 + 1e-5)
+    assert 7 == fitted.page_cache_mib
+    if (vmm + kernel) * 2**20 <= measured:
+        assert guest == fitted
+    else:
+        assert fitted.for_private(measured, measured) == fitted or "smaller in the proportion" in fitted.source
+
+
 @pytest.mark.parametrize("name", ["vm-kvm", "vm-cloud"])
 def test_a_vm_pays_for_each_disk_operation_what_felter_found(name):
     cost = PlatformProfile.from_toml(name).overhead.io_operation_seconds
@@ -184,7 +231,7 @@ def test_what_grows_with_those_that_run_grows():
 
 def test_a_file_does_not_mention_what_few_platforms_have():
     text = PlatformProfile.from_toml("container").to_toml()
-    for key in ("read_mib", "per_running", "snapshot"):
+    for key in ("read_mib", "per_running", "snapshot", "guest", "ram_mib"):
         assert key not in text
 
 
@@ -250,6 +297,18 @@ profiles = st.builds(
         network_seconds=quantities(),
         io_operation_seconds=st.none() | quantities(),
     ),
+    guest=st.none()
+    | st.builds(
+        GuestMemory,
+        vmm_mib=amounts,
+        kernel_mib=amounts,
+        page_cache_mib=amounts,
+        free_mib=amounts,
+        ram_mib=st.none() | st.floats(1, 1e6),
+        kind=kinds,
+        source=texts,
+    ),
+    shares_host_kernel=st.booleans(),
     bridge_ports=st.none() | st.integers(1, 5000),
     pids_per_instance=st.integers(1, 100),
 )

@@ -57,6 +57,18 @@ def test_what_was_not_measured_is_kept(fitted):
     assert (described.label_ko, described.bridge_ports) == (fitted.label_ko, fitted.bridge_ports)
 
 
+def test_a_guest_is_carried_over_and_made_to_fit(measured):
+    """The made-up instance needs 500 kB, far less than the parts of a guest of 164 MB."""
+    described = PlatformProfile.from_toml("vm-kvm")
+    fitted = calibrate(read_measurements(measured), CONTAINER, described)
+    private = fitted.memory.private_bytes.value
+    share = described.guest.vmm_mib * 2**20 / described.memory.private_bytes.value
+    assert share == pytest.approx(fitted.guest.vmm_mib * 2**20 / private, rel=1e-4)
+    assert (fitted.guest.vmm_mib + fitted.guest.kernel_mib) * 2**20 < private
+    assert "smaller in the proportion" in fitted.guest.source
+    assert fitted.shares_host_kernel == described.shares_host_kernel
+
+
 def test_the_machine_is_fitted_from_work_that_is_no_start_up(measured, truth):
     machine = fit_machine(read_measurements(measured))
     assert machine.cores == 2

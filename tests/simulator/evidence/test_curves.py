@@ -102,6 +102,7 @@ def test_a_person_gets_a_row_for_each(points):
     assert len(points) == len(rows)
     assert {len(POINT_COLUMNS)} == {len(row) for row in rows}
     assert sum(point.fitted for point in points) == sum(row[-1] == "fitted" for row in rows)
+    assert not any("e+" in text for row in rows for text in row)
     summaries = list(summary_rows(summarise_curves(points)))
     assert {len(SUMMARY_COLUMNS)} == {len(row) for row in summaries}
     assert {CURVES[curve] for curve in (1, 2, 4, 5)} == {row[0] for row in summaries}

@@ -8,7 +8,7 @@ from simulator.datafiles import data_directory
 from simulator.errors import SimulatorError
 from simulator.evidence.published import read_published, sources
 
-NAMES = ("startup", "memory", "overhead", "curves")
+NAMES = ("scaling", "startup", "memory", "overhead", "curves")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -73,5 +73,5 @@ def test_a_wrong_row_is_named_with_file_and_line(folder, row, message):
 
 
 def test_unknown_figures_list_those_that_there_are():
-    with pytest.raises(SimulatorError, match="known are curves, memory, overhead, startup"):
+    with pytest.raises(SimulatorError, match="known are curves, memory, overhead, scaling, startup"):
         read_published("speed")
