@@ -366,7 +366,7 @@ class ProcessPlane:
         instance, board = self._instances[slot], self._board
         instance.begun_seconds = float(self.busy_seconds()[slot])
         lost = [attempt for attempt in instance.inside if attempt.client_waits]
-        for attempt in instance.inside:
+        for attempt in sorted(instance.inside, key=lambda attempt: (attempt.offered, attempt.request.arrived)):
             if attempt.process is not None:
                 attempt.process.interrupt(FAILED)
         instance.inside.clear()

@@ -565,7 +565,8 @@ class WindowedPlane:
                 self._release(ticket)
             else:
                 lost.append(ticket)
-        lost.sort(key=lambda ticket: (tickets.offered[ticket], ticket))
+        # Several can have come here at one moment, when an instance was found for those that waited for one.
+        lost.sort(key=lambda ticket: (tickets.offered[ticket], tickets.arrived[ticket]))
         entries = self._columns.entries(self._timers)
         for ticket in lost:
             if n[TIMING]:
