@@ -172,7 +172,9 @@ def _episode(material: Material, language: str) -> list[Row]:
 def _outcome(material: Material, language: str) -> list[Row]:
     comparison, profiles = material.comparison, material.profiles
     rows: list[Row] = []
-    for metric in ("p99_seconds", "slo_violation_fraction"):
+    met_faults = any("blast_radius_fraction" in result.metrics for result in comparison.results.values())
+    of_faults = ("blast_radius_fraction", "fault_recovery_seconds") if met_faults else ()
+    for metric in ("p99_seconds", "slo_violation_fraction", *of_faults):
         outcome = partial(plotting.plot_outcome, comparison, metric, profiles, language=language)
         rows.append((0.8 + 0.42 * len(comparison.results), outcome))
         pairs = sum(difference.metric == metric for difference in comparison.differences)

@@ -60,7 +60,8 @@ def plot_instances(
 ) -> "Axes":
     """Ready instances of each platform over time as thick steps, those that are starting as thin ones.
 
-    A mark stands where the autoscaler decided on another number than before, at the number that it decided on.
+    A mark stands where the autoscaler decided on another number than before, at the number that it decided on, and a
+    cross where a fault took ready instances, at how many it took.
 
     Args:
         comparison: its runs over time.
@@ -76,6 +77,7 @@ def plot_instances(
     words = figure_words(language)
     ax = axes_or_new(ax, height=3.0)
     handles = []
+    faults = 0
     minutes = np.array([0.0])
     for name, result in comparison.results.items():
         look, episode = look_of(name), result.episode
@@ -104,9 +106,22 @@ def plot_instances(
             markersize=5.5,
             markeredgewidth=1.3,
         )
+        hurt = [fault for fault in episode.faults if fault.blast_radius_fraction > 0]
+        faults += len(hurt)
+        ax.plot(
+            [fault.seconds / 60 for fault in hurt],
+            [fault.lost_instances for fault in hurt],
+            "X",
+            color=look.colour,
+            markeredgecolor="white",
+            markeredgewidth=0.6,
+            markersize=7.5,
+        )
         handles += ax.plot([], [], color=look.colour, linestyle=look.line, label=name_label(name, profiles, language))
     handles += ax.plot([], [], color=INK, linewidth=1.0, alpha=0.75, label=words("episode.starting"))
     handles += ax.plot([], [], "o", color=INK, markerfacecolor="white", markersize=5.5, label=words("episode.decision"))
+    if faults:
+        handles += ax.plot([], [], "X", color=INK, markeredgecolor="white", markersize=7.5, label=words("episode.fault"))
     ax.set_ylim(bottom=0)
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     legend_above(ax, handles, columns=min(len(handles), 3))
