@@ -59,7 +59,10 @@ def _first_line(model: type[BaseModel], error: ValidationError) -> str:
     known = set(_keys(model))
     # Where a table can be of several kinds, pydantic puts the kind into the path; a person did not write it there.
     path = [part for part in first["loc"][:-1] if isinstance(part, int) or part in known]
-    key = ".".join(str(part) for part in (*path, *first["loc"][-1:]))
+    last = first["loc"][-1:]
+    if first["type"] == "extra_forbidden" or not last or isinstance(last[0], int) or last[0] in known:
+        path += last
+    key = ".".join(str(part) for part in path)
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         wrong = str(first["loc"][-1])
@@ -72,7 +75,7 @@ def _first_line(model: type[BaseModel], error: ValidationError) -> str:
         return f"key `{key}` is missing: add it{more}"
     message = first["msg"].removeprefix("Value error, ")
     shown = repr(first["input"])
-    got = f", got {shown}" if key and len(shown) <= 60 else ""
+    got = f", got {shown}" if key and len(shown) <= 60 and not isinstance(first["input"], dict) else ""
     return f"{'key `' + key + '`: ' if key else ''}{message[0].lower()}{message[1:]}{got}{more}"
 
 

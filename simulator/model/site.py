@@ -95,6 +95,7 @@ class Site:
         self._byte_seconds = 0.0
         self._waiting_for_release: list[Event] = []
         self.placer = new_placer([], scenario, profile)
+        self._check_that_one_fits()
         for _ in range(scenario.machines.count):
             self.add_machine()
         if scenario.machines.spec.power is not None:
@@ -211,6 +212,33 @@ class Site:
         """Triggers when some instance has given back its room."""
         self._waiting_for_release.append(self._env.event())
         return self._waiting_for_release[-1]
+
+    def _check_that_one_fits(self) -> None:
+        """Refuse an instance that is larger than any machine, and say which key to change."""
+        spec = self._scenario.machines.spec
+        empty = Machine(self._env, spec, "empty")
+        placer = new_placer([empty], self._scenario, self._profile)
+        placement = placer.place(0)
+        if placement.machine is not None:
+            return
+        lack = placement.reason.rpartition("short of ")[2]
+        needed = empty.memory.needed(
+            self._profile,
+            self._scenario.application.memory_bytes,
+            instance=instance_memory(self._scenario, self._profile),
+        )
+        key, needs = {
+            "memory": (
+                "memory_bytes",
+                f"{needed / MIB:.0f} MiB, and {spec.usable_bytes / MIB:.0f} MiB are for instances",
+            ),
+            "cores": ("cores", f"{self._scenario.placed_cores:g} cores"),
+            "pids": ("pid_max", f"{self._profile.pids_per_instance} process identifiers"),
+        }[lack]
+        raise SimulatorError(
+            f"scenario {self._scenario.name} on {self._profile.name}: not one instance fits on an empty machine: "
+            f"it needs {needs}; raise `machines.spec.{key}` ({getattr(spec, key)}), or make the application smaller"
+        )
 
     def room_on_an_empty_machine(self) -> int:
         """How many instances fit on a machine that has none."""

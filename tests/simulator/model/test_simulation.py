@@ -310,3 +310,18 @@ def test_requests_in_flight_at_the_end_are_still_served(make_scenario, make_prof
 
     assert record.in_flight > 50
     assert record.counts.arrived == record.counts.completed
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        (
+            {"cores": 4, "memory_bytes": 2**26, "reserved_bytes": 0},
+            r"65 MiB, and 64 MiB .*`machines\.spec\.memory_bytes`",
+        ),
+        ({"cores": 4, "pid_max": 301, "reserved_pids": 301}, r"1 process identifiers; raise `machines\.spec\.pid_max`"),
+    ],
+)
+def test_an_instance_larger_than_any_machine_is_refused_and_the_key_named(make_scenario, make_profile, spec, told):
+    with pytest.raises(SimulatorError, match=f"not one instance fits on an empty machine: it needs {told}"):
+        Model(make_scenario(machines={"count": 3, "spec": spec}), make_profile(), seed=1)
