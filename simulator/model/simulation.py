@@ -232,7 +232,9 @@ class Model:
     def _pod(self, instance: Instance, millicores: NDArray[np.int64]) -> PodMetrics:
         reserved = math.ceil(1000 * self._scenario.application.reserved_cores)
         usage = None if instance.slot is None else max(int(millicores[instance.slot]), 0)
-        return PodMetrics(instance.created_seconds, instance.since(State.READY), usage, reserved)
+        # Of one that was ready before and is starting again, nothing is known.
+        ready = instance.history[-1][0] if instance.state is State.READY else None
+        return PodMetrics(instance.created_seconds, ready, usage, reserved)
 
 
 @dataclass(frozen=True)
