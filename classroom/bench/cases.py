@@ -97,7 +97,7 @@ def all_cases(size: Size, *, full: bool = False) -> list[Case]:
     """
     shipped = Scenario.from_toml("full")
     whole, short = of_so_many(shipped, size.requests), thinned(shipped, THIN)
-    ten_times = of_so_many(whole, TEN_TIMES * size.requests)
+    ten_times, as_long = thinned(whole, 1 / TEN_TIMES), of_so_many(whole, TEN_TIMES * size.requests)
     queue, short_queue = mm10(size.requests), mm10(2000)
     small, short_fleet = (fleet(SMALL_FLEET, seconds) for seconds in (_seconds(size, SMALL_FLEET), 8.0))
     large = fleet(size.large_fleet, _seconds(size, size.large_fleet))
@@ -112,6 +112,7 @@ def all_cases(size: Size, *, full: bool = False) -> list[Case]:
         Case("mm10", "ciw", Job("ciw", size.requests)),
         Case("mm10", "simpy", Job("simpy", size.requests)),
         Case("ten_times_the_requests", "numba", onggi(ten_times, short, TEN_TIMES * size.requests)),
+        Case("ten_times_as_long", "numba", onggi(as_long, short, TEN_TIMES * size.requests)),
         Case("fleet", "small", onggi(small, short_fleet, size.fleet_requests)),
         Case("fleet", "large", onggi(large, short_fleet, size.fleet_requests)),
     ]
@@ -154,7 +155,7 @@ def of_so_many(scenario: Scenario, requests: int) -> Scenario:
 
 
 def thinned(scenario: Scenario, times: float) -> Scenario:
-    """The scenario with so many times fewer requests, each so many times the work.
+    """The scenario with so many times fewer requests (below 1: more), each so many times the work.
 
     The fleet grows and shrinks as before, so that a warm-up meets everything that the run itself will.
     """

@@ -19,6 +19,7 @@ ENGINE_LABELS = {
     ("mm10", "ciw"): "Ciw",
     ("mm10", "simpy"): "SimPy, a process per customer",
     ("ten_times_the_requests", "numba"): "onggi, ten times the requests",
+    ("ten_times_as_long", "numba"): "onggi, ten times as long",
     ("fleet", "small"): "onggi, {small_fleet} instances",
     ("fleet", "large"): "onggi, {large_fleet:,} instances",
     ("replications", "one_core"): "onggi, {replications} replications on one core",
@@ -29,7 +30,8 @@ ENGINE_LABELS = {
 ROW_TITLES = {
     "full_scenario": "The full scenario",
     "mm10": "M/M/10",
-    "ten_times_the_requests": "Ten times as long",
+    "ten_times_the_requests": "Ten times the requests",
+    "ten_times_as_long": "Ten times as long",
     "fleet": "More instances",
     "replications": "More cores",
     "hour": "A large room for an hour",
@@ -40,7 +42,10 @@ ROW_WORDS = {
     "least connections over about 27 instances, {requests:,} requests.",
     "mm10": "Ten workers at a load of 0.8, first come, first served, {requests:,} requests: what any queueing library "
     "can do. Ciw keeps a record of each customer; SimPy is written by hand to keep a sum and nothing else.",
-    "ten_times_the_requests": "The full scenario again, with its load repeated until {ten_times:,} requests have come.",
+    "ten_times_the_requests": "The full scenario again, with {ten_times:,} requests in the same time, each a tenth of "
+    "the work: does memory grow with the number of requests?",
+    "ten_times_as_long": "The full scenario again, with its load repeated until {ten_times:,} requests have come. Ten "
+    "times the decisions are kept too, with their reasons, and ten times the instances with their histories.",
     "fleet": "A fixed fleet of one-worker instances at a load of 0.7 behind least connections, {fleet_requests:,} "
     "requests. Placing and starting the instances is part of the time.",
     "replications": "{replications} replications of the full scenario in one call, in one process and in two.",
@@ -53,6 +58,7 @@ RATIO_LABELS = {
     "onggi_to_ciw": "M/M/10: onggi to Ciw, speed",
     "onggi_to_simpy": "M/M/10: onggi to SimPy, speed",
     "peak_of_10x_requests": "ten times the requests, peak memory",
+    "peak_of_10x_the_time": "ten times as long, peak memory",
     "cost_of_large_fleet": "the large fleet to the small, time for a request",
     "two_cores_to_one": "replications: two cores to one, speed",
 }

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PodMetrics:
     """What an autoscaler knows of one instance that is not being taken down (Kubernetes calls it a pod).
 
@@ -23,7 +23,7 @@ class PodMetrics:
     request_millicores: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Fleet:
     """What an autoscaler knows of the whole service: its instances, and the requests that it has to do with.
 
@@ -44,7 +44,7 @@ class Fleet:
     rejected_per_second: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What an autoscaler decided, and why, so that it can be shown.
 

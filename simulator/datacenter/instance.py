@@ -40,7 +40,7 @@ where its program is killed inside a guest.
 """
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Instance:
     """One instance of the application.
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from inspect import getdoc
 from typing import Any
 
@@ -101,7 +101,7 @@ class Model:
         self._advance_to_the_end()
         end = self._scenario.duration_seconds
         in_flight = self._plane.in_flight()
-        instances = tuple(replace(each, history=list(each.history)) for each in self._replicas.instances)
+        instances = tuple(self._replicas.instances)
         consumption = self._site.consumption([each.lifetime(end) for each in instances])
         faults = self._troubles.felt()
         while self._plane.advance(math.inf) is not None:

@@ -2,9 +2,10 @@
 
 Up to a bound the values themselves are kept and quantiles are exact. Beyond it they are counted in the buckets of a
 DDSketch (Masson, Rim and Lee, DDSketch: a fast and fully-mergeable quantile sketch with relative-error guarantees, VLDB
-2019), whose quantiles are off by at most a given fraction of their value. The buckets are those of the library
-`ddsketch`. Its store takes one value at a time, in plain Python, which would take longer than the whole simulation; so
-the counts are an array here.
+2019), whose quantiles are off by at most a given fraction of their value. There are at most so many buckets: where
+values spread further, the lowest are counted in one, as in section 3 of the paper, and only quantiles that lie among
+those are lost. The buckets are those of the library `ddsketch`. Its store takes one value at a time, in plain Python,
+which would take longer than the whole simulation; so the counts are an array here.
 """
 
 import math
@@ -18,7 +19,10 @@ EXACT = 100_000
 """Values that are kept as they are."""
 
 RELATIVE_ACCURACY = 0.001
-"""Of a quantile beyond that: a tenth of a percent."""
+"""Of a quantile beyond that, unless another is asked for: a tenth of a percent."""
+
+MOST_BUCKETS = 16_384
+"""Of a sketch. With the accuracy above, the highest value may be 10^14 times the lowest before any is lost."""
 
 
 class Latencies:
@@ -26,10 +30,21 @@ class Latencies:
 
     Args:
         exact: how many values are kept before the sketch takes over.
+        accuracy: of the sketch's quantiles, relative, above 0 and below 1.
+        buckets: of the sketch, at most, at least 1; 8 bytes each. It is accurate from the highest value down to that
+            value times `exp(-2 accuracy buckets)`, about.
+
+    Raises:
+        SimulatorError: the accuracy is not between 0 and 1, or there is no bucket.
     """
 
-    def __init__(self, exact: int = EXACT) -> None:
+    def __init__(self, exact: int = EXACT, accuracy: float = RELATIVE_ACCURACY, buckets: int = MOST_BUCKETS) -> None:
+        if not 0 < accuracy < 1:
+            raise SimulatorError(f"accuracy {accuracy} of quantiles: give a fraction above 0 and below 1")
+        if buckets < 1:
+            raise SimulatorError(f"{buckets} buckets for quantiles: give at least 1")
         self._bound = exact
+        self._sketch = accuracy, buckets
         self._kept: list[NDArray[np.float64]] = []
         self._count = 0
         self._total = 0.0
@@ -73,7 +88,13 @@ class Latencies:
         self._in_buckets().add(numbers)
 
     def merge(self, other: "Latencies") -> None:
-        """Take up all values of `other`, which is left as it was."""
+        """Take up all values of `other`, which is left as it was.
+
+        Raises:
+            SimulatorError: its sketch has another accuracy, or another number of buckets.
+        """
+        if other._sketch != self._sketch:
+            raise SimulatorError("latencies with sketches of two kinds: to be merged, both need the same accuracy")
         self._lowest, self._highest = min(self._lowest, other._lowest), max(self._highest, other._highest)
         self._count += other._count
         self._add_to_total(other._total + other._lost)
@@ -112,7 +133,7 @@ class Latencies:
     def _in_buckets(self) -> "_Buckets":
         """The buckets, into which all that was kept goes at first."""
         if self._buckets is None:
-            self._buckets = _Buckets()
+            self._buckets = _Buckets(*self._sketch)
             for numbers in self._kept:
                 self._buckets.add(numbers)
             self._kept = []
@@ -122,10 +143,11 @@ class Latencies:
 class _Buckets:
     """How many values lie in each bucket: those of key k are above `gamma^(k - 1)` and at most `gamma^k`."""
 
-    def __init__(self) -> None:
+    def __init__(self, accuracy: float, most: int) -> None:
         from ddsketch.mapping import LogarithmicMapping
 
-        self._mapping = LogarithmicMapping(RELATIVE_ACCURACY)
+        self._mapping = LogarithmicMapping(accuracy)
+        self._most = most
         self._zeros = 0
         self._lowest_key = 0
         self._counts = np.zeros(0, dtype=np.int64)
@@ -152,13 +174,21 @@ class _Buckets:
         return float(self._mapping.value(self._lowest_key + int(np.searchsorted(ranks, rank, side="right"))))
 
     def _add_counts(self, lowest: int, counts: NDArray[np.int64]) -> None:
-        """Counts of the keys from `lowest` on; the array grows to hold them."""
+        """Counts of the keys from `lowest` on; the array grows to hold them, as far as it may."""
         if not self._counts.size:
             self._lowest_key = lowest
-        first = min(lowest, self._lowest_key)
         last = max(lowest + counts.size, self._lowest_key + self._counts.size)
-        if first < self._lowest_key or last > self._lowest_key + self._counts.size:
-            wider = np.zeros(last - first, dtype=np.int64)
-            wider[self._lowest_key - first :][: self._counts.size] = self._counts
-            self._counts, self._lowest_key = wider, first
-        self._counts[lowest - first :][: counts.size] += counts
+        first = max(min(lowest, self._lowest_key), last - self._most)
+        if first != self._lowest_key or last > self._lowest_key + self._counts.size:
+            before, before_key = self._counts, self._lowest_key
+            self._counts, self._lowest_key = np.zeros(last - first, dtype=np.int64), first
+            self._put(before_key, before)
+        self._put(lowest, counts)
+
+    def _put(self, lowest: int, counts: NDArray[np.int64]) -> None:
+        """Add counts of the keys from `lowest` on; those of keys that there are no more go to the lowest there is."""
+        below = max(self._lowest_key - lowest, 0)
+        if below:
+            self._counts[0] += counts[:below].sum()
+        here = max(lowest - self._lowest_key, 0)
+        self._counts[here:][: max(counts.size - below, 0)] += counts[below:]

@@ -46,6 +46,9 @@ class Columns(Protocol):
     def first(self, column: Any, count: int, kind: type[np.generic]) -> NDArray[Any]:
         """A copy of the column's first values, as an array of `kind`."""
 
+    def close_gap(self, slots: Any, position: Any, place: int, count: int) -> None:
+        """Take what stands at `place` out of the first `count` slots: each one behind it, and its position, moves."""
+
     def heap(self, entries: Sequence[Entry]) -> Any:
         """A heap of entries that are in the order of one."""
 
@@ -117,6 +120,12 @@ class PlainColumns:
     def first(self, column: Any, count: int, kind: type[np.generic]) -> NDArray[Any]:
         """An array, read number by number."""
         return np.fromiter(column, kind, count)
+
+    def close_gap(self, slots: Any, position: Any, place: int, count: int) -> None:
+        """One by one."""
+        slots[place : count - 1] = moved = slots[place + 1 : count]
+        for slot in moved:
+            position[slot] -= 1
 
     def heap(self, entries: Sequence[Entry]) -> Any:
         """A list for heapq."""

@@ -117,6 +117,7 @@ class WindowedPlane:
         self._free_groups: list[int] = []
         self._groups_on: list[int] = []
         self._points: list[tuple[float, int]] = []
+        self._ring_is_old = False
         self._columns: Columns
         if compiled:
             from simulator.traffic.compiled import CompiledColumns
@@ -198,7 +199,9 @@ class WindowedPlane:
         self._room_for_tickets(_FIRST_ROOM)
 
     def _widen(self, columns: Any, names: Sequence[str], count: int, values: Sequence[float]) -> Any:
-        """A named tuple of columns with room for `count` in those named."""
+        """A named tuple of columns with room for `count` in those named, which are equally long."""
+        if count <= len(getattr(columns, names[0])):
+            return columns
         return columns._replace(
             **{
                 name: self._columns.longer(getattr(columns, name), count, value)
@@ -243,6 +246,8 @@ class WindowedPlane:
             raise SimulatorError(f"data plane: time cannot run back from {self._now} to {now}")
         # "Until all are done" is a moment before that of the sentinels in the heaps.
         until = min(float(now), np.finfo(np.float64).max.item())
+        if self._ring_is_old:
+            self._make_ring()
         while True:
             why = self._run(
                 until, self._closing, self._n, self._x, self._arrivals, self._demands, self._thinks,
@@ -436,13 +441,12 @@ class WindowedPlane:
         service, slot = self._service, self._slots
         self._slots += 1
         room = _doubled(slot + 1, len(self._board.load))
-        if room > len(self._board.load):
-            names = ("slots", "position", "load", "weight", "credit", "cost", "seen")
-            self._board = self._widen(self._board, names, room, (0, -1, 0, 1.0, 0.0, 0.0, 0.0))
-            self._instances = self._widen(
-                self._instances, Instances._fields, room, (0, 0, 0, 0, -1, -1, 0.0, 1.0, -1, 0, 0.0)
-            )
-            self._room_for_rings()
+        names = ("slots", "position", "load", "weight", "credit", "cost", "seen")
+        self._board = self._widen(self._board, names, room, (0, -1, 0, 1.0, 0.0, 0.0, 0.0))
+        self._instances = self._widen(
+            self._instances, Instances._fields, room, (0, 0, 0, 0, -1, -1, 0.0, 1.0, -1, 0, 0.0)
+        )
+        self._room_for_rings()
         instances = self._instances
         instances.limit[slot] = service.limit
         instances.workers[slot] = service.limit if service.sharing else service.workers
@@ -466,8 +470,8 @@ class WindowedPlane:
         board.counts[TOTAL] += board.load[slot]
         self._policy.joined(board, slot)
         if self._policy.keyed:
-            self._points = sorted([*self._points, *ring_points(slot)])
-            self._make_ring()
+            self._points += ring_points(slot)
+            self._ring_is_old = True
 
     def withdraw(self, slot: int) -> None:
         """The balancer does not see the instance any more."""
@@ -475,23 +479,24 @@ class WindowedPlane:
         place = int(board.position[slot])
         if place < 0:
             return
-        for later in range(place + 1, int(board.counts[ROUTABLE])):
-            moved = board.slots[later]
-            board.slots[later - 1], board.position[moved] = moved, later - 1
+        self._columns.close_gap(board.slots, board.position, place, int(board.counts[ROUTABLE]))
         board.counts[ROUTABLE] -= 1
         board.counts[TOTAL] -= board.load[slot]
         board.position[slot] = -1
         self._policy.gone(board, slot)
         if self._policy.keyed:
-            self._points = [point for point in self._points if point[1] != slot]
-            self._make_ring()
+            self._ring_is_old = True
 
     def _make_ring(self) -> None:
-        ring, owner = [point for point, _ in self._points], [slot for _, slot in self._points]
-        owners = self._columns.longer(self._columns.column(int, 0, 0), len(owner), 0)
-        owners[:] = owner
-        self._board = self._board._replace(ring=self._columns.values(ring), owner=owners)
-        self._board.counts[RING] = len(ring)
+        """The hash ring of those who are routable now; made once for all who came and went at one moment."""
+        position = self._board.position
+        self._points = sorted(point for point in self._points if position[point[1]] >= 0)
+        owners = self._columns.column(int, len(self._points), 0)
+        owners[:] = [slot for _, slot in self._points]
+        ring = self._columns.values(point for point, _ in self._points)
+        self._board = self._board._replace(ring=ring, owner=owners)
+        self._board.counts[RING] = len(self._points)
+        self._ring_is_old = False
 
     def _offer_held(self) -> None:
         """Whatever waited for an instance is offered to the one that has come, first come first."""

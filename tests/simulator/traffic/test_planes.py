@@ -13,6 +13,8 @@ from simulator.errors import SimulatorError
 from simulator.evidence.theory import erlang_b
 from simulator.statistics.intervals import t_interval
 from simulator.traffic.balancing.policies import POLICIES
+from simulator.traffic.columns import PlainColumns
+from simulator.traffic.compiled import CompiledColumns
 from simulator.traffic.plane import COMPLETED, FAILED, REJECTED, TIMED_OUT, NoticeKind
 from simulator.traffic.shares import MACHINE_BITS
 
@@ -91,6 +93,42 @@ def test_what_happens_does_not_depend_on_the_windows(seed, name, windows):
 
     assert whole["ended"] == cut["ended"]
     assert whole["notices"] == cut["notices"]
+
+
+@pytest.mark.parametrize("kind", ["python", "numba"])
+@pytest.mark.parametrize("name", ["both", "closed loop", "bounded-hash", "peak-ewma"])
+def test_what_happens_does_not_depend_on_how_much_is_drawn_at_a_time(kind, name, monkeypatch):
+    whole = story(kind, 3, **SERVICES[name])
+    for columns in (PlainColumns, CompiledColumns):
+        monkeypatch.setattr(columns, "chunk", 192)
+
+    assert whole == story(kind, 3, **SERVICES[name])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_was_held_and_failed_takes_no_room_from_who_comes_after(kind, monkeypatch):
+    for columns in (PlainColumns, CompiledColumns):
+        monkeypatch.setattr(columns, "chunk", 192)
+    for until in (0.26, 0.27, 0.275, 0.28, 0.285):
+        witness = Witness()
+        plane = make_plane(kind, Numbers(rate=1000, count=800, mean=10.0), witness, holding_limit=1000, queue_limit=0)
+        plane.add()
+        plane.advance(0.1)
+        plane.hand_over()
+        plane.drain(0)
+        while plane.advance(until) is not None:
+            pass
+        before, held = plane.counts().failed, plane.counts().held
+        plane.fail_held(until)
+        # Nearly all who come after are turned away: each arrival is an outcome.
+        plane.add()
+        while plane.advance(math.inf) is not None:
+            pass
+        plane.hand_over()
+
+        assert (before + held, 0) == (plane.counts().failed, plane.counts().in_flight)
+        assert held > 20
+        assert 800 == len(witness.ended) == plane.counts().arrived
 
 
 @pytest.mark.parametrize("kind", KINDS)
