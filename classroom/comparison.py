@@ -77,6 +77,10 @@ class Compared:
             "scenario": self.scenario.name,
             "seed": self.comparison.seed,
             "replications": max(len(result.replications) for result in self.comparison.results.values()),
+            "warm_up_seconds": max(result.warm_up_seconds for result in self.comparison.results.values()),
+            "unstable": {
+                name: result.stability for name, result in self.comparison.results.items() if result.stability
+            },
         }
 
 

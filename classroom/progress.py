@@ -1,6 +1,6 @@
 """A progress bar for what takes longer than a person waits without wondering."""
 
-import time
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -18,13 +18,14 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    began = time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(title, visible=False)
-
-        def report(done: int, total: int) -> None:
-            late = time.monotonic() - began > PATIENCE_SECONDS
-            progress.update(task, completed=done, total=total, visible=late)
-
-        yield report
+        task = progress.add_task(title, visible=False, total=None)
+        # By a clock of its own, so that a first step that takes long is not taken for one that hangs.
+        patience = threading.Timer(PATIENCE_SECONDS, progress.update, (task,), {"visible": True})
+        patience.daemon = True
+        patience.start()
+        try:
+            yield lambda done, total: progress.update(task, completed=done, total=total)
+        finally:
+            patience.cancel()

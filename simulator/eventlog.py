@@ -7,7 +7,9 @@ machines, faults and decisions, and none of single requests, so its length does 
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -93,11 +95,28 @@ class Event:
 
     def explain(self) -> str:
         """In words: when, what, of whom, and why."""
-        facts = dict(self.facts)
-        reason = facts.pop("reason", None)
-        told = ", ".join(f"{name.replace('_', ' ')} {_shown(value)}" for name, value in facts.items())
-        words = f"{self.seconds:10.3f} s  {self.kind}"
-        return f"{words}{': ' + told if told else ''}{' – ' + str(reason) if reason else ''}"
+        reason = self.facts.get("reason")
+        return f"{self.seconds:10.3f} s  {self._told()}{' – ' + str(reason) if reason else ''}"
+
+    def _told(self) -> str:
+        """What happened, without its reason."""
+        facts = self.facts
+        match self.kind:
+            case "place" if {"instance", "machine"} <= facts.keys():
+                return f"instance {facts['instance']} is placed on {facts['machine']}"
+            case "route" if "policy" in facts:
+                return f"requests are routed by {facts['policy']}"
+            case "route" if "instance" in facts:
+                return f"no request is routed to instance {facts['instance']}"
+            case "scale-decision" if {"current", "desired"} <= facts.keys():
+                what, current, desired = facts.get("what", "instances"), facts["current"], facts["desired"]
+                return f"{what} stay at {current}" if current == desired else f"{what} go from {current} to {desired}"
+            case "fault" if "what" in facts:
+                return f"fault: {facts['what']}{' of ' + str(facts['target']) if 'target' in facts else ''}"
+        told = ", ".join(
+            f"{name.replace('_', ' ')} {_shown(value)}" for name, value in facts.items() if name != "reason"
+        )
+        return f"{self.kind}{': ' + told if told else ''}"
 
 
 class MemoryLog:
@@ -179,8 +198,35 @@ class FileLog(MemoryLog):
         """Make sure that all is on the disk, and close the file. Closing twice does nothing."""
         if not self._file.closed:
             self._file.flush()
-            os.fsync(self._file.fileno())
+            with suppress(OSError):  # what is no file, such as a pipe, has no disk to be on
+                os.fsync(self._file.fileno())
             self._file.close()
+
+
+def begin_log(path: Path) -> None:
+    """Make an empty log, or empty the one that is there, for `FileLog` to append to.
+
+    Raises:
+        SimulatorError: the file cannot be written.
+    """
+    try:
+        path.open("wb").close()
+    except OSError as error:
+        raise SimulatorError(f"{path}: {error.strerror}; name a file that can be written") from error
+
+
+def join_log(path: Path, part: Path) -> None:
+    """Append the log `part` to the log at `path`, and remove it.
+
+    Raises:
+        SimulatorError: one cannot be read, or the other not be written.
+    """
+    try:
+        with path.open("ab") as whole, part.open("rb") as events:
+            shutil.copyfileobj(events, whole)
+        part.unlink()
+    except OSError as error:
+        raise SimulatorError(f"{path}: {error.strerror}; make room, or run without a log") from error
 
 
 def read_events(path: Path, *, follow: bool = False, most: int = _MOST_EVENTS) -> Iterator[Event]:

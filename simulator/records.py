@@ -4,7 +4,7 @@ import difflib
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -71,12 +71,26 @@ def _first_line(model: type[BaseModel], error: ValidationError) -> str:
         elsewhere = f"it belongs elsewhere; here there are {', '.join(here)}" if wrong in known else "remove it"
         hint = f"did you mean `{near[0]}`?" if near else elsewhere
         return f"unknown key `{key}`: {hint}{more}"
+    if first["type"].startswith("union_tag"):
+        return _wrong_kind(first, key) + more
     if first["type"] == "missing":
         return f"key `{key}` is missing: add it{more}"
     message = first["msg"].removeprefix("Value error, ")
     shown = repr(first["input"])
     got = f", got {shown}" if key and len(shown) <= 60 and not isinstance(first["input"], dict) else ""
     return f"{'key `' + key + '`: ' if key else ''}{message[0].lower()}{message[1:]}{got}{more}"
+
+
+def _wrong_kind(error: Any, key: str) -> str:
+    """What to say of a table whose kind is missing, or none of those that there are."""
+    name = error["ctx"]["discriminator"].strip("'")
+    if error["type"] == "union_tag_not_found":
+        return f"key `{key}.{name}` is missing: add it, it says which kind of table this is"
+    wrong, known = error["ctx"]["tag"], [tag.strip("'") for tag in error["ctx"]["expected_tags"].split(", ")]
+    near = difflib.get_close_matches(wrong, known, n=1)
+    return f"key `{key}.{name}`: unknown kind `{wrong}`: " + (
+        f"did you mean `{near[0]}`?" if near else f"choose from {', '.join(known)}"
+    )
 
 
 def _at(model: type[BaseModel], path: Sequence[str | int]) -> list[type[BaseModel]]:

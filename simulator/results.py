@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import combinations
@@ -15,6 +15,7 @@ from simulator.files import write_text
 from simulator.statistics.intervals import paired_t_interval, t_interval
 
 CONFIDENCE = 0.95
+WITHIN_ONE_RUN = "batch means, within one run"
 Built = TypeVar("Built")
 FORMAT = 2
 """Of the JSON, so that a later version can tell."""
@@ -111,6 +112,8 @@ class Replication:
         without_room: instances for which at first no machine had room.
         metrics: name to value, see `simulator.metrics.UNITS`; a metric that has no value in this run is missing.
         episode: the run over time, where it was asked for.
+        mean_half_width: half the 95 % interval of `mean_seconds` by batch means within this run, or None where they
+            cannot be trusted.
     """
 
     number: int
@@ -123,6 +126,7 @@ class Replication:
     without_room: int
     metrics: dict[str, float]
     episode: Episode | None = None
+    mean_half_width: float | None = None
 
     @classmethod
     def from_dict(cls, tree: dict[str, Any]) -> Self:
@@ -133,15 +137,17 @@ class Replication:
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure over all replications: mean and 95 % t-interval.
+    """One figure over all replications: mean and 95 % interval.
 
     Attributes:
         name: see `simulator.metrics.UNITS`.
         value: mean over the replications.
-        low, high: ends of the interval, None with fewer than two replications.
+        low, high: ends of the interval. None with fewer than two replications, but for a mean of which one run alone
+            can tell: see `method`.
         unit: as in `simulator.metrics.UNITS`.
         samples: in how many replications the metric had a value.
         kind: always `simulated`.
+        method: of the interval: `replications` is Student's t over them.
     """
 
     name: str
@@ -151,6 +157,7 @@ class Metric:
     unit: str
     samples: int
     kind: Literal["simulated"] = "simulated"
+    method: str = "replications"
 
 
 @dataclass(frozen=True)
@@ -164,6 +171,10 @@ class Result:
         slo: the objective, `{"latency_seconds": …, "quantile": …}`.
         replications: in order.
         metrics: name to figure over all replications.
+        warm_up_seconds: requests that arrived before this moment are not counted.
+        warm_up: how that moment was found, in words; empty where the scenario says it.
+        stability: why there is no steady state, in words; empty where there is one.
+        stopping: why there are so many replications, in words; empty where their number was given.
     """
 
     scenario: str
@@ -172,6 +183,10 @@ class Result:
     slo: dict[str, float]
     replications: tuple[Replication, ...]
     metrics: dict[str, Metric] = field(default_factory=dict)
+    warm_up_seconds: float = 0.0
+    warm_up: str = ""
+    stability: str = ""
+    stopping: str = ""
 
     @property
     def episode(self) -> Episode:
@@ -231,6 +246,11 @@ class Result:
             tree["slo"],
             tuple(Replication.from_dict(replication) for replication in tree["replications"]),
             {name: Metric(**metric) for name, metric in tree["metrics"].items()},
+            # A file that was written before these were kept has none of them.
+            tree.get("warm_up_seconds", 0.0),
+            tree.get("warm_up", ""),
+            tree.get("stability", ""),
+            tree.get("stopping", ""),
         )
 
 
@@ -347,6 +367,12 @@ def aggregate(name: str, unit: str, samples: Sequence[float]) -> Metric:
         return Metric(name, interval.value, None, None, unit, len(samples))
     highest = 1.0 if unit == "fraction" else math.inf
     return Metric(name, interval.value, max(interval.low, 0.0), min(interval.high, highest), unit, len(samples))
+
+
+def within_one_run(metric: Metric, half_width: float) -> Metric:
+    """The same figure of a single replication with an interval from within it; it cannot be set against another run."""
+    low, high = max(metric.value - half_width, 0.0), metric.value + half_width
+    return replace(metric, low=low, high=high, method=WITHIN_ONE_RUN)
 
 
 def compare_results(results: dict[str, Result]) -> tuple[Difference, ...]:

@@ -21,6 +21,7 @@ from simulator.datacenter.neighbours import Neighbour
 from simulator.datacenter.warmth import PoolSettings, Warmth
 from simulator.datafiles import named_file
 from simulator.errors import SimulatorError
+from simulator.record_docs import described_schema
 from simulator.records import NonNegative, Positive, StrictModel, read_record
 from simulator.traffic.arrivals import Arrivals, ClosedLoop
 from simulator.traffic.balancing.settings import Balancer, PlainBalancer
@@ -271,5 +272,5 @@ class Scenario(StrictModel):
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
-        """The JSON Schema of a scenario, for editors."""
-        return cls.model_json_schema()
+        """The JSON Schema of a scenario with what each key means, for editors."""
+        return described_schema(cls)

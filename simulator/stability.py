@@ -48,7 +48,8 @@ class Load:
         if not self.has_steady_state:
             return (
                 f"no steady state: {self.offered_cores:.4g} seconds of work arrive in a second and {capacity}, so "
-                "queues grow for as long as it lasts; lower the rate, or allow more instances or workers"
+                "queues grow for as long as it lasts, or until they are full and turn requests away; lower the rate, "
+                "or allow more instances or workers"
             )
         load = f"load {self.offered_cores / self.most_cores:.2g} of what {instances} can do"
         if self.peak_cores >= self.most_cores:
@@ -58,15 +59,16 @@ class Load:
         return load
 
 
-def load_of(scenario: Scenario, cpu_factor: float = 1.0) -> Load:
+def load_of(scenario: Scenario, cpu_factor: float = 1.0, added_seconds: float = 0.0) -> Load:
     """The load of a scenario.
 
     Args:
         scenario: what is asked.
         cpu_factor: what a platform multiplies the work of a request by; 1 is a plain process.
+        added_seconds: for how long a request holds its worker besides, see `simulator.model.inputs.io_seconds`.
     """
     arrivals = scenario.arrivals
-    work = cpu_factor * scenario.demand_mean
+    work = cpu_factor * scenario.demand_mean + added_seconds
     mean_rate = arrivals.expected(scenario.duration_seconds) / scenario.duration_seconds
     moments = np.linspace(0.0, scenario.duration_seconds, _MOMENTS)
     peak_rate = max(mean_rate, float(np.max(arrivals.rate(moments))))

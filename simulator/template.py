@@ -29,7 +29,7 @@ UNSET = "not set by default"
 """Said of a key that has no default; the value that is shown is an example."""
 
 UNFIT = "not together with what is set here"
-"""Said of a key that cannot be taken as it stands."""
+"""Said of a key or a table that needs another key to be changed as well."""
 
 FILL_IN = " (Its values are only there to show the form: put in your own.)"
 """Said of a table that cannot be taken as it stands."""
@@ -61,6 +61,8 @@ EXAMPLES: Mapping[str, Sequence[Any]] = {
     "at": (90.0,),
     "percent": (25.0,),
     "max_instances": (20,),
+    "machine": ("machine-0",),
+    "zone": ("zone-1",),
     "pods_per_node": (110,),
 }
 """Key to a value worth showing, where nothing has set one; the first that the key takes is used. For all other keys a
@@ -78,7 +80,7 @@ def commented_toml(record: BaseModel, heading: str) -> str:
         heading: the first lines, a paragraph each, without their `#`.
     """
     lines = [line for part in heading.splitlines() for line in (_prose(part) if part else ("#",))]
-    return "\n".join([*lines, "", *_table(record, "", alternatives=True)]) + "\n"
+    return "\n".join([*lines, "", *_table(record, "", record)]) + "\n"
 
 
 def example(model: type[BaseModel]) -> tuple[BaseModel, bool]:
@@ -106,14 +108,20 @@ def example(model: type[BaseModel]) -> tuple[BaseModel, bool]:
     ), False
 
 
-def _table(record: BaseModel, path: str, *, alternatives: bool) -> Iterator[str]:
-    """The lines of one table: first its keys, then the tables in it, as TOML wants them."""
+def _table(record: BaseModel, path: str, root: BaseModel | None) -> Iterator[str]:
+    """The lines of one table: first its keys, then the tables in it, as TOML wants them.
+
+    Args:
+        record: what is set in it.
+        path: of the table, with a dot behind it.
+        root: the whole record, which tells what fits; None in a block, where no tables of other kinds are shown.
+    """
     model = type(record)
     properties = described_schema(model)["properties"]
     told = descriptions(model)
     inner = {name: list(records_in(field.annotation)) for name, field in model.model_fields.items()}
     for name, field in model.model_fields.items():
-        if inner[name] and (alternatives or getattr(record, name)):
+        if inner[name] and (root is not None or getattr(record, name)):
             continue
         # What is left of the tables is not there, in a block where another would be a block in a block: on one line.
         is_set = name in record.model_fields_set or field.is_required()
@@ -126,13 +134,13 @@ def _table(record: BaseModel, path: str, *, alternatives: bool) -> Iterator[str]
         yield from _prose(_meaning(told.get(name, ""), properties[name], note))
         yield f"{'' if is_set else OPTION}{name} = {_literal(value)}"
     for name, kinds in inner.items():
-        if kinds and (alternatives or getattr(record, name)):
+        if kinds and (root is not None or getattr(record, name)):
             field = model.model_fields[name]
-            yield from _tables(getattr(record, name), kinds, field, f"{path}{name}", told.get(name, ""), alternatives)
+            yield from _tables(getattr(record, name), kinds, field, f"{path}{name}", told.get(name, ""), root)
 
 
 def _tables(
-    value: Any, kinds: Sequence[type[BaseModel]], field: FieldInfo, path: str, told: str, alternatives: bool
+    value: Any, kinds: Sequence[type[BaseModel]], field: FieldInfo, path: str, told: str, root: BaseModel | None
 ) -> Iterator[str]:
     """The lines of what is at `path`: one table or none, or several of a list, and the kinds that there are beside."""
     listed = _is_listed(field.annotation)
@@ -144,20 +152,23 @@ def _tables(
         yield opening
         if told and summary(type(record)):
             yield from _prose(summary(type(record)))
-        yield from _table(record, f"{path}.", alternatives=alternatives)
+        yield from _table(record, f"{path}.", root)
     others = [kind for kind in kinds if listed or kind not in map(type, present)]
-    if not alternatives:
-        names = ", ".join(_kind(kind) for kind in others if kind not in map(type, present))
-        if present and names:
-            yield from _prose(f"Other kinds: {names}.")
+    if root is None:
+        # A block in a block would be hard to take: each on one line.
+        forms = [_literal(example(kind)[0]) for kind in others if kind not in map(type, present)]
+        if present:
+            yield from (f"# Or: {path.rpartition('.')[2]} = {form}" for form in forms)
         return
     for kind in others:
         yield ""
         instead = "Another of these" if listed else "In place of the table above" if present else "Not set by default"
         record, valid = example(kind)
+        if valid and not _fits_at(root, path, record, listed):
+            instead = f"{instead}, {UNFIT}"
         yield from _prose(f"{instead}: {summary(kind) or _kind(kind)}{'' if valid else FILL_IN}")
         yield f"{BLOCK}{opening}"
-        for line in _table(record, f"{path}.", alternatives=False):
+        for line in _table(record, f"{path}.", None):
             yield f"{BLOCK}{line}"
 
 
@@ -203,6 +214,24 @@ def _fits(record: BaseModel, name: str, value: Any) -> bool:
     tree = {each: getattr(record, each) for each in record.model_fields_set}
     try:
         type(record).model_validate(tree | {name: value})
+    except ValidationError:
+        return False
+    return True
+
+
+def _fits_at(root: BaseModel, path: str, record: BaseModel, listed: bool) -> bool:
+    """Whether the whole would be valid with this table at `path`, in place of what is there or added to the list."""
+    tree = root.model_dump(exclude_unset=True)
+    *parents, last = path.split(".")
+    here = tree
+    for parent in parents:
+        here = here.setdefault(parent, {})
+        if not isinstance(here, dict):
+            return True  # inside a list: which of its places is meant is for the person to say
+    table = record.model_dump(exclude_unset=True)
+    here[last] = [*(here.get(last) or ()), table] if listed else table
+    try:
+        type(root).model_validate(tree)
     except ValidationError:
         return False
     return True

@@ -3,6 +3,7 @@
 As root on Linux, this machine is measured first, once. Otherwise the measurements that ship are used.
 """
 
+import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,11 +54,15 @@ def run(arguments: Namespace) -> int:
     compared = ask(arguments)
     if arguments.json == "-":
         print(as_json(compared), end="")
+        for line in remarks(compared, arguments.language):
+            print(line, file=sys.stderr)
     else:
         from classroom.table import print_table
         from simulator.files import write_text
 
         print_table(compared, arguments.language)
+        for line in remarks(compared, arguments.language):
+            print(line)
         if arguments.json:
             write_text(Path(arguments.json), as_json(compared))
     if not arguments.no_report:
@@ -87,6 +92,35 @@ def ask(arguments: Namespace) -> "Compared":
         )
 
 
+def remarks(compared: "Compared", language: str) -> list[str]:
+    """What must be known to read the figures: what has no steady state or no interval, what is not counted."""
+    from simulator.model.inputs import io_seconds
+    from simulator.stability import load_of
+    from simulator.words import Words
+
+    words = Words(Path(__file__).parent, language)
+    results = compared.comparison.results
+    lines = []
+    if unstable := [name for name, result in results.items() if result.stability]:
+        profile = compared.profiles[unstable[0]]
+        added = io_seconds(compared.scenario, profile)
+        load = load_of(compared.scenario, profile.overhead.cpu_factor.value, added)
+        fields = {
+            "platforms": ", ".join(unstable),
+            "first": unstable[0],
+            "offered": f"{load.offered_cores:.4g}",
+            "capacity": f"{load.most_cores:.4g}",
+            "instances": load.most_instances,
+        }
+        lines.append(words("compare.unstable", **fields))
+    one = next(iter(results.values()))
+    if one.warm_up:
+        lines.append(words("compare.warm-up", seconds=f"{one.warm_up_seconds:g}"))
+    if len(one.replications) == 1:
+        lines.append(words("compare.one-replication"))
+    return lines
+
+
 def as_json(compared: "Compared") -> str:
     """The comparison as JSON, keys sorted: the same comparison gives the same bytes."""
     import json
@@ -97,7 +131,6 @@ def as_json(compared: "Compared") -> str:
 def write(compared: "Compared", path: Path, language: str, *, quiet: bool = False) -> None:
     """Write the report, and tell where it is."""
     import shlex
-    import sys
 
     from classroom.report.page import write_report
 

@@ -63,10 +63,11 @@ def _check(files: list[str], platform: str) -> int:
 
     from simulator.datacenter.platforms import PlatformProfile
     from simulator.errors import SimulatorError
+    from simulator.model.inputs import io_seconds
     from simulator.scenario import Scenario
     from simulator.stability import load_of
 
-    factor = PlatformProfile.from_toml(platform).overhead.cpu_factor.value
+    profile = PlatformProfile.from_toml(platform)
     status = 0
     for file in files:
         try:
@@ -75,7 +76,7 @@ def _check(files: list[str], platform: str) -> int:
             print(f"onggi: {error}", file=sys.stderr)
             status = 2
         else:
-            load = load_of(scenario, factor)
+            load = load_of(scenario, profile.overhead.cpu_factor.value, io_seconds(scenario, profile))
             requests = scenario.arrivals.expected(scenario.duration_seconds)
             number = f"{'at most' if load.closed else 'about'} {requests:.0f} requests"
             print(f"{file}: valid, {number}; {load.explain()}")
@@ -86,10 +87,9 @@ def _schema(output: str | None) -> int:
     import json
 
     from simulator.files import write_text
-    from simulator.record_docs import described_schema
     from simulator.scenario import Scenario
 
-    text = json.dumps(described_schema(Scenario), indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(Scenario.json_schema(), indent=2, ensure_ascii=False) + "\n"
     if output is None:
         print(text, end="")
     else:

@@ -213,7 +213,7 @@ def _show(swept: "Sweep", shown: Sequence[str]) -> None:
         highlight=False,
     )
     console.print(_table(swept, shown))
-    for line in (*_refusals(swept), *_verdicts(swept, shown[0])):
+    for line in (*_refusals(swept), *_warm_ups(swept), *_unstable(swept), *_verdicts(swept, shown[0])):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -247,7 +247,10 @@ def _figure(metric: "Metric | None") -> str:
     if metric.low is None or metric.high is None:
         return f"{metric.value:.4g}"
     # No spaces in the interval: a narrow terminal puts it whole under its value.
-    return f"{metric.value:.4g} ({metric.low:.4g}…{metric.high:.4g})"
+    from simulator.results import WITHIN_ONE_RUN
+
+    within = ", one run" if metric.method == WITHIN_ONE_RUN else ""
+    return f"{metric.value:.4g} ({metric.low:.4g}…{metric.high:.4g}{within})"
 
 
 def _short(value: Any) -> str:
@@ -264,12 +267,34 @@ def _refusals(swept: "Sweep") -> list[str]:
     return [*lines[:REFUSALS_SHOWN], *([f"and {more} more that were refused: --json has them all"] if more > 0 else [])]
 
 
+def _warm_ups(swept: "Sweep") -> list[str]:
+    """Where the warm-up was found and not set: between which moments it ended."""
+    found = [cell.result.warm_up_seconds for cell in swept.cells if cell.result is not None and cell.result.warm_up]
+    if not found:
+        return []
+    longest = f"{min(found):g} to {max(found):g}" if min(found) < max(found) else f"{max(found):g}"
+    return [f"warm-up, found by MSER-5 in pilot replications of each point: {longest} s, which are not counted"]
+
+
+def _unstable(swept: "Sweep") -> list[str]:
+    """At which points more arrives than can be done."""
+    cells = [cell for cell in swept.cells if cell.result is not None and cell.result.stability]
+    if not cells or cells[0].result is None:
+        return []
+    first = cells[0]
+    key = ", ".join(f"{key}={_short(value)}" for key, value in swept.points[first.point].items())
+    of = f"{len(cells)} of {len(swept.cells)} rows have"
+    return [f"{of} no steady state; the first ({key} on {first.platform}): {cells[0].result.stability}"]
+
+
 def _verdicts(swept: "Sweep", metric: str) -> list[str]:
     """How many points tell each two platforms apart: paired differences, each with an interval of its own."""
     from collections import Counter
 
     if len(swept.platforms) < 2:
         return []
+    if swept.replications == 1:
+        return [f"no verdict on {metric}: one replication says nothing about chance; run more"]
     found: dict[tuple[str, str], Counter[str]] = {}
     for point in range(len(swept.points)):
         for each in swept.comparison(point).differences:

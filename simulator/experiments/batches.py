@@ -12,7 +12,11 @@ from importlib import import_module
 from statistics import median
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from simulator.errors import SimulatorError
+from simulator.experiments.pilot import Pilot, run_pilot
 from simulator.experiments.replications import Task, run_one
 from simulator.fingerprint import model_version
 from simulator.results import Replication
@@ -26,8 +30,10 @@ CONNECT_SECONDS = 5.0
 _LARGEST_BATCH = 1000  # tasks: what a group gives back is sent twice
 _REMEMBERED = 50  # tasks whose times tell how long the next will take
 
-Outcome = Replication | str
-"""What a replication gave, or in one line why it cannot be."""
+Job = Task | Pilot
+
+Outcome = Replication | NDArray[np.float64] | str
+"""What a replication or a pilot gave, or in one line why it cannot be."""
 
 
 class Batch(NamedTuple):
@@ -41,7 +47,7 @@ class Batch(NamedTuple):
 
     number: int
     version: str
-    tasks: tuple[Task, ...]
+    tasks: tuple[Job, ...]
 
 
 class Finished(NamedTuple):
@@ -74,7 +80,7 @@ def run_batch(batch: Batch) -> Finished:
     for task in batch.tasks:
         began = time.monotonic()
         try:
-            outcomes.append(run_one(task))
+            outcomes.append(run_pilot(task) if isinstance(task, Pilot) else run_one(task))
         except SimulatorError as refusal:
             outcomes.append(str(refusal))
         seconds.append(time.monotonic() - began)
@@ -83,9 +89,7 @@ def run_batch(batch: Batch) -> Finished:
     return Finished(batch.number, tuple(outcomes), tuple(seconds))
 
 
-def run_tasks(
-    tasks: Sequence[Task], processes: int = 1, dask: str | None = None
-) -> Iterator[list[tuple[int, Outcome]]]:
+def run_tasks(tasks: Sequence[Job], processes: int = 1, dask: str | None = None) -> Iterator[list[tuple[int, Outcome]]]:
     """Run all of `tasks`; gives, as each group ends, the place of each finished task in `tasks` and its outcome.
 
     Args:
@@ -110,10 +114,10 @@ def run_tasks(
 class _Queue:
     """The tasks that wait, and the groups that are out. Groups are also formed by a thread of joblib, so it locks."""
 
-    def __init__(self, tasks: Sequence[Task]) -> None:
+    def __init__(self, tasks: Sequence[Job]) -> None:
         self._version = model_version()
         self._waiting = deque(enumerate(tasks))
-        self._out: dict[int, list[tuple[int, Task]]] = {}
+        self._out: dict[int, list[tuple[int, Job]]] = {}
         self._seconds: deque[float] = deque(maxlen=_REMEMBERED)
         self._formed = 0
         self._lock = threading.Lock()

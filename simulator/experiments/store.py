@@ -14,13 +14,15 @@ from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple, Self
 
 from simulator.errors import SimulatorError
-from simulator.experiments.batches import Outcome
 from simulator.files import write_text
 from simulator.results import Replication
 
 FORMAT = 1
 _HEADER, _LINES = "sweep.json", "replications.jsonl"
 _LARGEST_LINE = 16 * 1024 * 1024  # bytes; a replication has about a thousand
+
+Outcome = Replication | str
+"""What a replication gave, or in one line why it cannot be."""
 
 
 class Unit(NamedTuple):

@@ -15,9 +15,17 @@ from pydantic import Field
 from simulator.datacenter.platforms import PlatformProfile
 from simulator.datafiles import named_file
 from simulator.errors import SimulatorError
-from simulator.experiments.batches import Outcome, run_tasks
+from simulator.experiments.batches import run_tasks
 from simulator.experiments.design import DesignName, Range, draw_points, read_axis
-from simulator.experiments.keys import check_key, with_keys
+from simulator.experiments.points import (
+    Varied,
+    as_text,
+    check,
+    check_that_some_are_possible,
+    find_warm_ups,
+    place_of,
+    vary,
+)
 from simulator.experiments.replications import (
     Progress,
     Task,
@@ -26,21 +34,19 @@ from simulator.experiments.replications import (
     count_replications,
     gather,
     read_profiles,
+    shifted,
 )
-from simulator.experiments.store import SweepStore, Unit
+from simulator.experiments.store import Outcome, SweepStore, Unit
 from simulator.files import write_text
 from simulator.fingerprint import fingerprint, model_version
 from simulator.metrics import UNITS
 from simulator.records import StrictModel, read_record
-from simulator.results import Comparison, Result, compare_results, frame_of
+from simulator.results import Comparison, Replication, Result, compare_results, frame_of
 from simulator.scenario import Scenario
 from simulator.traffic.plane import DataPlaneName
 
 FORMAT = 1
 """Of the JSON, so that a later version can tell."""
-
-PLATFORM = "platform."
-"""What the keys of a platform's profile begin with, `platform.overhead.cpu_factor`; all others are the scenario's."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +148,7 @@ class Sweep:
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         for row in self.rows():
-            writer.writerow({name: _cell_text(value) for name, value in row.items()})
+            writer.writerow({name: as_text(value) for name, value in row.items()})
         return text.getvalue()
 
     def to_json(self) -> str:
@@ -320,21 +326,14 @@ def sweep(
     count = count_replications(scenario, replications)
     axes = {key: read_axis(values, key) for key, values in over.items()}
     for key in axes:
-        _check(key)
+        check(key)
     drawn = draw_points(axes, design, points, seed)
     cells = {
-        (number, profile.name): _vary(scenario, profile, point, number)
+        (number, profile.name): vary(scenario, profile, point, number)
         for number, point in enumerate(drawn)
         for profile in profiles
     }
-    tasks = {
-        Unit(number, name, replication): Task(*varied, seed, replication, data_plane, with_episode=False)
-        for (number, name), varied in cells.items()
-        if not isinstance(varied, str)
-        for replication in range(count)
-    }
-    if not tasks:
-        raise SimulatorError(f"no point of the sweep is possible; the first: {next(iter(cells.values()))}")
+    check_that_some_are_possible(cells)
     identity = {
         "scenario": f"{scenario.name} {fingerprint(scenario)}",
         "platforms": f"{', '.join(profile.name for profile in profiles)} {fingerprint(*profiles)}",
@@ -343,7 +342,17 @@ def sweep(
         "version": model_version(),
     }
     with SweepStore(Path(store), identity, resume=resume) if store is not None else nullcontext() as kept:
-        finished = _run(tasks, workers, dask, kept, progress)
+        cells, pilots = find_warm_ups(cells, drawn, seed, data_plane, workers, dask, progress)
+        check_that_some_are_possible(cells)
+        tasks = {
+            Unit(number, name, replication): Task(
+                varied[0].scenario, varied[1], seed, replication, data_plane, with_episode=False
+            )
+            for (number, name), varied in cells.items()
+            if not isinstance(varied, str)
+            for replication in range(count)
+        }
+        finished = _run(tasks, workers, dask, kept, shifted(progress, pilots))
     return Sweep(
         scenario.name,
         seed,
@@ -368,7 +377,7 @@ def _run(
         progress(len(finished), len(tasks))
     processes = count_processes(workers, max(len(left), 1))
     for group in run_tasks([tasks[unit] for unit in left], processes, dask) if left else ():
-        new = {left[place]: outcome for place, outcome in group}
+        new = {left[place]: outcome for place, outcome in group if isinstance(outcome, Replication | str)}
         if store is not None:
             store.add(new.items())
         finished |= new
@@ -377,32 +386,10 @@ def _run(
     return finished
 
 
-def _check(key: str) -> None:
-    if key.startswith(PLATFORM):
-        check_key(PlatformProfile, key.removeprefix(PLATFORM), f"sweep over the platform's key in `{key}`")
-    else:
-        check_key(Scenario, key, "sweep")
-
-
-def _vary(
-    scenario: Scenario, profile: PlatformProfile, point: Mapping[str, Any], number: int
-) -> tuple[Scenario, PlatformProfile] | str:
-    """The scenario and the profile of a point, or why there is none."""
-    of_platform = {key.removeprefix(PLATFORM): value for key, value in point.items() if key.startswith(PLATFORM)}
-    of_scenario = {key: value for key, value in point.items() if not key.startswith(PLATFORM)}
-    try:
-        return (
-            with_keys(scenario, of_scenario, _place(number, point)),
-            with_keys(profile, of_platform, f"{_place(number, point)} on {profile.name}"),
-        )
-    except SimulatorError as refusal:
-        return str(refusal)
-
-
 def _cell(
     number: int,
     name: str,
-    varied: tuple[Scenario, PlatformProfile] | str,
+    varied: Varied | str,
     outcomes: Sequence[Outcome | None],
     seed: int,
     points: Sequence[Mapping[str, Any]],
@@ -411,18 +398,10 @@ def _cell(
         return Cell(number, name, None, varied)
     for outcome in outcomes:
         if isinstance(outcome, str):
-            return Cell(number, name, None, f"{_place(number, points[number])} on {name}: {outcome}")
-    scenario, profile = varied
+            return Cell(number, name, None, f"{place_of(number, points[number])} on {name}: {outcome}")
+    found, profile = varied
     replications = [outcome for outcome in outcomes if outcome is not None and not isinstance(outcome, str)]
-    return Cell(number, name, gather(scenario, profile, seed, replications))
-
-
-def _place(number: int, point: Mapping[str, Any]) -> str:
-    return f"point {number} ({', '.join(f'{key}={_cell_text(value)}' for key, value in point.items())})"
-
-
-def _cell_text(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list | tuple) else value
+    return Cell(number, name, gather(found, profile, seed, replications))
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -7,6 +7,7 @@ import pytest
 
 from classroom.cli import main
 from classroom.recordings import own_recording, recordings_directory
+from simulator.datafiles import data_directory
 
 METRICS = ("startup_seconds", "memory_bytes", "density", "p99_seconds", "slo_violation_fraction")
 QUICKLY = ["--measure", "never", "--replications", "3", "--workers", "1"]
@@ -110,6 +111,57 @@ def test_one_replication_names_no_winner(capsys):
     simulated = [difference for difference in tree["differences"] if difference["metric"] == "p99_seconds"]
     assert simulated
     assert all("no verdict" in difference["verdict"] for difference in simulated)
+
+
+@pytest.mark.parametrize(
+    ("language", "said"), [("en", "one replication says nothing about chance"), ("ko", "반복 한 번으로는")]
+)
+def test_one_replication_is_said_to_prove_nothing(language, said, capsys):
+    assert 0 == main(
+        [
+            "compare",
+            "--measure",
+            "never",
+            "--workers",
+            "1",
+            "--no-report",
+            "--replications",
+            "1",
+            "--language",
+            language,
+        ]
+    )
+    one = capsys.readouterr().out
+    assert 0 == main(["compare", *QUICKLY, "--no-report", "--language", language])
+
+    assert said in one
+    assert said not in capsys.readouterr().out
+
+
+@pytest.fixture
+def overloaded(tmp_path):
+    """A scenario that asks for more than can be done, and does not say how long its warm-up is."""
+    path = tmp_path / "overloaded.toml"
+    text = (data_directory() / "scenarios" / "steady.toml").read_text(encoding="utf-8")
+    for before, after in (("= 30", "= 60"), ("= 1200", "= 300"), ("= 100000 ", "= 20 "), ("= 100\n", '= "auto"\n')):
+        assert before in text
+        text = text.replace(before, after)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("language", "said", "warm_up"), [("en", "no steady state", "warm-up"), ("ko", "정상 상태가 없습니다", "준비 구간")]
+)
+def test_an_unstable_scenario_is_said_to_be_and_its_warm_up_is_told(overloaded, language, said, warm_up, capsys):
+    assert 0 == main(["compare", *QUICKLY, "--no-report", "--scenario", str(overloaded), "--language", language])
+    shown = capsys.readouterr().out
+    tree = json.loads(compare(capsys, "--scenario", str(overloaded)))
+
+    assert 1 == sum(said in line and "container, vm-kvm, vm-cloud" in line for line in shown.splitlines())
+    assert 1 == sum(line.startswith(warm_up) for line in shown.splitlines())
+    assert {"container", "vm-kvm", "vm-cloud"} == set(tree["unstable"])
+    assert 0 <= tree["warm_up_seconds"] <= 150
 
 
 SPOILT = {

@@ -77,7 +77,7 @@ def test_each_table_of_another_kind_can_be_taken(new, tmp_path):
 
     assert blocks == begins
     for number in blocks:
-        if FILL_IN in _prose_above(lines, number):
+        if FILL_IN in (above := _prose_above(lines, number)) or UNFIT in above:
             continue
         path = lines[number].strip("#|[]")
         block = [line.removeprefix("#|") for line in lines[number : _end(lines, number)]]
@@ -188,13 +188,28 @@ def test_every_scenario_that_ships_is_valid_by_the_schema(name, capsys):
     assert not Draft202012Validator(schema).is_valid(tree | {"no_such_key": 1})
 
 
+def test_the_schema_that_is_shown_is_the_scenarios_own(capsys):
+    assert 0 == main(["scenario", "schema"])
+
+    assert Scenario.json_schema() == json.loads(capsys.readouterr().out)
+
+
+def test_a_disk_that_requests_wait_for_is_part_of_the_load(tmp_path, capsys):
+    path = tmp_path / "mine.toml"
+    text = STEADY.replace("workers = 4", "workers = 4\nio_operations = 10")
+    path.write_text(f"{text}\n[machines.spec]\ndisk_operation_seconds = 0.01\n", encoding="utf-8")
+
+    assert 0 == main(["scenario", "check", str(path)])
+    assert "no steady state: 6 seconds of work arrive" in capsys.readouterr().out
+
+
 def test_the_schema_says_what_keys_mean(tmp_path, capsys):
     assert 0 == main(["scenario", "schema", "--output", str(tmp_path / "schema.json")])
     schema = json.loads((tmp_path / "schema.json").read_text(encoding="utf-8"))
 
     assert (
-        "requests that arrive before this moment are not counted."
-        == (schema["properties"]["warm_up_seconds"]["description"])
+        "how long requests arrive; those in flight then are still served."
+        == (schema["properties"]["duration_seconds"]["description"])
     )
     tables = {"root": schema, **schema["$defs"]}
     assert all(table["description"] for table in tables.values())

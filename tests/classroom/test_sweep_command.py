@@ -81,6 +81,30 @@ def test_the_table_has_a_row_for_each_point_and_platform_with_intervals(quick, c
     assert "mean_seconds of process and vm-kvm: lower with process at" in shown
 
 
+def test_one_replication_of_each_point_gives_no_verdict(quick, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    command = ["sweep", quick, "--over", "application.workers=4,5", "--platform", "process,vm-kvm", "--workers", "1"]
+    assert 0 == main([*command, "--replications", "1"])
+
+    shown = capsys.readouterr().out
+    assert "no verdict on p99_seconds: one replication says nothing about chance" in shown
+    assert "lower with" not in shown
+    assert "…" not in shown
+
+
+def test_warm_ups_that_were_found_and_points_without_a_steady_state_are_said(quick, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    path = tmp_path / "auto.toml"
+    text = Path(quick).read_text(encoding="utf-8")
+    text = text.replace("= 150", "= 300").replace("= 100\n", '= "auto"\n').replace("= 100000 ", "= 10 ")
+    path.write_text(text, encoding="utf-8")
+    assert 0 == main(["sweep", str(path), "--over", "arrivals.rate_per_second=10,60", *QUICK])
+
+    shown = capsys.readouterr().out
+    assert "warm-up, found by MSER-5 in pilot replications of each point" in shown
+    assert "1 of 2 rows have no steady state; the first (arrivals.rate_per_second=60 on container)" in shown
+
+
 def test_csv_and_json_hold_the_same_sweep(quick, capsys, tmp_path):
     command = ["sweep", quick, "--over", "application.workers=4,5", *QUICK, "--json", str(tmp_path / "sweep.json")]
     assert 0 == main([*command, "--csv", "-"])

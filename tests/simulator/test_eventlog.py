@@ -1,13 +1,14 @@
 """The log of events: what is written is read again, and what is no log is named by its line."""
 
 import json
+import os
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.errors import SimulatorError
-from simulator.eventlog import KINDS, Event, FileLog, MemoryLog, NoLog, read_events
+from simulator.eventlog import KINDS, Event, FileLog, MemoryLog, NoLog, begin_log, join_log, read_events
 
 GOOD = {"version": 1, "run_id": "a", "platform": "container", "replication": 0, "seconds": 1.0, "kind": "place"}
 
@@ -123,14 +124,61 @@ def test_no_log_takes_whatever_comes():
     NoLog().write("place", 1.0, instance=3)
 
 
-def test_an_event_explains_itself():
-    event = Event("abc", "container", 0, 15.0, "scale-decision", {"current": 2, "desired": 4, "reason": "too busy"})
+@pytest.mark.parametrize(
+    ("kind", "facts", "told"),
+    [
+        ("scale-decision", {"current": 2, "desired": 4, "reason": "too busy"}, "instances go from 2 to 4 – too busy"),
+        ("scale-decision", {"what": "machines", "current": 3, "desired": 3}, "machines stay at 3"),
+        (
+            "place",
+            {"instance": 7, "machine": "machine-1", "reason": "room"},
+            "instance 7 is placed on machine-1 – room",
+        ),
+        ("route", {"policy": "random", "reason": "blindly"}, "requests are routed by random – blindly"),
+        ("route", {"instance": 3, "reason": "unhealthy"}, "no request is routed to instance 3 – unhealthy"),
+        ("fault", {"what": "kernel-crash", "target": "machine-0"}, "fault: kernel-crash of machine-0"),
+        ("fault", {"what": "instance-crash", "reason": "1 lost"}, "fault: instance-crash – 1 lost"),
+        ("burst-rejected", {"count": 12}, "burst-rejected: count 12"),
+        ("place", {}, "place"),
+    ],
+)
+def test_an_event_explains_itself(kind, facts, told):
+    assert f"15.000 s  {told}" == Event("abc", "container", 0, 15.0, kind, facts).explain().strip()
 
-    assert "15.000 s  scale-decision: current 2, desired 4 – too busy" == event.explain().strip()
+
+def test_parts_are_joined_in_the_order_in_which_they_are_asked_for(tmp_path):
+    whole, parts = tmp_path / "events.jsonl", [tmp_path / f"{number}.jsonl" for number in range(3)]
+    for number, part in enumerate(parts):
+        with FileLog(part, f"run-{number}", "container", number) as log:
+            log.write("run-begun", 0.0)
+    whole.write_text("what was there before", encoding="utf-8")
+    begin_log(whole)
+    for part in reversed(parts):
+        join_log(whole, part)
+
+    assert ["run-2", "run-1", "run-0"] == [event.run_id for event in read_events(whole)]
+    assert [whole] == list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_can_be_written_to(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with FileLog(pipe, "abc", "container") as log:
+            log.write("run-begun", 0.0)
+        assert b'"run-begun"' in os.read(reader, 1000)
+    finally:
+        os.close(reader)
 
 
 def test_a_file_that_cannot_be_read_or_written_is_named(tmp_path):
     with pytest.raises(SimulatorError, match="no-folder"):
         FileLog(tmp_path / "no-folder" / "events.jsonl", "abc", "container")
+    with pytest.raises(SimulatorError, match="no-folder"):
+        begin_log(tmp_path / "no-folder" / "events.jsonl")
+    with pytest.raises(SimulatorError, match="whole"):
+        join_log(tmp_path / "whole.jsonl", tmp_path / "none.jsonl")
     with pytest.raises(SimulatorError, match="none"):
         list(read_events(tmp_path / "none.jsonl"))

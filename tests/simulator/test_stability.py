@@ -28,6 +28,11 @@ def test_what_a_platform_costs_counts(make_scenario):
     assert not load_of(scenario, cpu_factor=1.2).has_steady_state
 
 
+def test_what_a_request_waits_for_with_its_worker_counts(make_scenario):
+    assert pytest.approx(0.75) == load_of(make_scenario(), added_seconds=0.05).offered_cores
+    assert not load_of(make_scenario(), added_seconds=0.1).has_steady_state
+
+
 @pytest.mark.parametrize(
     ("autoscaler", "most"),
     [

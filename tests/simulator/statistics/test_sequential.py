@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from simulator.errors import SimulatorError
 from simulator.statistics.intervals import t_interval
@@ -15,12 +17,25 @@ def test_it_stops_when_the_interval_is_narrow_enough_and_not_before(spread):
     while not enough:
         assert more >= 1
         if len(samples) >= rule.least:
-            assert t_interval(samples).half_width > 0.05 * np.mean(samples)
+            assert t_interval(samples).half_width > 0.05 / 1.05 * np.mean(samples)
         samples += random.normal(2.0, 2.0 * spread, more).tolist()
         enough, more, _ = rule.decide(samples)
 
-    assert t_interval(samples).half_width <= 0.05 * np.mean(samples)
+    assert t_interval(samples).half_width <= 0.05 / 1.05 * np.mean(samples)
     assert len(samples) >= rule.least
+
+
+@given(
+    wanted=st.floats(0.01, 0.9),
+    samples=st.lists(st.floats(0.1, 10.0), min_size=2, max_size=30),
+    part=st.floats(-1, 1),
+)
+def test_where_it_stops_the_relative_error_holds_for_any_true_mean_in_the_interval(wanted, samples, part):
+    enough, _, _ = StoppingRule("p99_seconds", wanted, least=2).decide(samples)
+    interval = t_interval(samples)
+    truth = interval.value + part * interval.half_width
+
+    assert not enough or abs(interval.value - truth) <= wanted * abs(truth) * (1 + 1e-9)
 
 
 def test_it_gives_up_at_the_most_and_says_so():
