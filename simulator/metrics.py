@@ -48,10 +48,12 @@ the load's largest rise until the objective is kept again, or until the end wher
 says how often). `scale_out_seconds`: from the decision until the instance is ready, median; instances that replace lost
 ones do not count.
 
-Of faults, memory that ran out among them: `lost_instances`: how many ended. `blast_radius_fraction`: part of the ready
-instances that one fault takes, mean. `fault_recovery_seconds`: from a fault that took some until as many are ready
-again as before it, or as are wanted by then, mean, or until the end where that never is (`fault_unrecovered_fraction`
-says how often).
+`retries_per_request` is of the whole run, the warm-up included.
+
+Of faults after the warm-up, memory that ran out among them: `lost_instances`: how many ended. `blast_radius_fraction`:
+part of the ready instances that one fault takes, mean over those that can take any. `fault_recovery_seconds`: from a
+fault that took some until as many are ready again as before it, or as are wanted by then, mean, or until the end where
+that never is (`fault_unrecovered_fraction` says how often).
 
 What was used from the end of the warm-up on: `instance_hours`: from the start of start-up until it has stopped, summed;
 `machine_hours`; `memory_gb_hours`: what instances were promised, 10⁹ bytes; `energy_watt_hours` and `mean_watts` where
@@ -105,14 +107,16 @@ def summarise(record: RunRecord, *, with_episode: bool = False) -> Replication:
 
 def _faults(record: RunRecord) -> dict[str, float]:
     """What faults took, and how long they were felt; nothing if there was none."""
-    felt = record.faults
+    begin, end = record.scenario.counted_from_seconds, record.scenario.duration_seconds
+    felt = [each for each in record.faults if each.blast.seconds >= begin]
     if not felt:
         return {}
-    end = record.scenario.duration_seconds
     metrics = {
-        "lost_instances": float(sum(instance.state is State.FAILED for instance in record.instances)),
-        "blast_radius_fraction": float(np.mean([each.blast.fraction for each in felt])),
+        "lost_instances": float(sum(len(each.blast.lost) for each in felt)),
     }
+    takes = [each for each in felt if each.blast.kind not in ("slow-machine", "registry-outage")]
+    if takes:
+        metrics["blast_radius_fraction"] = float(np.mean([each.blast.fraction for each in takes]))
     hurt = [each for each in felt if each.blast.ready_lost]
     if hurt:
         until = [each.recovery.seconds for each in hurt]

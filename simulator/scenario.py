@@ -31,6 +31,8 @@ from simulator.traffic.demands import Demand
 MIB = 2**20
 MOST_REQUESTS = 2_000_000_000
 """A replication that expects more is refused: it would take the better part of an hour."""
+MOST_FAULTS = 100_000
+"""Of one kind, on one thing."""
 
 
 class Machines(StrictModel):
@@ -210,13 +212,31 @@ class Scenario(StrictModel):
             )
         if self.warmth == "cold" and self.application.image is None:
             raise ValueError('`warmth` is "cold", which pulls an image: describe one in `application.image`')
+        image, room = self.application.image, self.machines.spec.image_cache_mib
+        if image is not None and room is not None and image.unpacked_mib > room:
+            raise ValueError(
+                f"`application.image` takes {image.unpacked_mib:g} MiB unpacked, more than "
+                f"`machines.spec.image_cache_mib` {room:g}"
+            )
+        shared = self.machines.cores == "shared" or self.application.discipline == "sharing"
+        if self.application.io_operations and shared:
+            raise ValueError(
+                "`application.io_operations` are waited for, not worked on: leave them out where cores are "
+                "shared (`machines.cores`, `application.discipline`)"
+            )
         self._faults_are_possible()
         return self
 
     def _faults_are_possible(self) -> None:
         names = {f"machine-{number}" for number in range(self.machines.count)}
-        zones = {self.machines.zone_of(number) for number in range(self.machines.count)}
+        zones = set(self.machines.zones) or {self.machines.spec.zone}
         for fault in self.faults:
+            mean = fault.mean_seconds_between
+            if mean is not None and self.duration_seconds / (mean + fault.lasts_seconds) > MOST_FAULTS:
+                raise ValueError(
+                    f"`faults`: a {fault.kind} every {mean:g} s is more than {MOST_FAULTS} in `duration_seconds`; "
+                    "raise `mean_seconds_between`"
+                )
             if fault.kind == "slow-machine" and self.machines.cores != "shared":
                 raise ValueError(
                     '`faults`: a slow-machine slows what shares the machine\'s cores: set `machines.cores` to "shared"'

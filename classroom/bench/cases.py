@@ -148,7 +148,7 @@ def of_so_many(scenario: Scenario, requests: int) -> Scenario:
         scenario.model_dump()
         | {
             "duration_seconds": duration,
-            "warm_up_seconds": min(scenario.warm_up_seconds, duration / 10),
+            "warm_up_seconds": min(scenario.counted_from_seconds, duration / 10),
             "arrivals": {"kind": "steps", "steps": [step for step in steps if step[0] < duration]},
         }
     )

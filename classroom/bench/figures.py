@@ -53,9 +53,7 @@ RATIOS = {
     "peak_of_10x_requests": Ratio(
         ("ten_times_the_requests", "numba", PEAK), ("full_scenario", "numba", PEAK), ("<=", 1.2)
     ),
-    "peak_of_10x_the_time": Ratio(
-        ("ten_times_as_long", "numba", PEAK), ("full_scenario", "numba", PEAK), ("<=", 1.2)
-    ),
+    "peak_of_10x_the_time": Ratio(("ten_times_as_long", "numba", PEAK), ("full_scenario", "numba", PEAK), ("<=", 1.2)),
     "cost_of_large_fleet": Ratio(("fleet", "large", COST), ("fleet", "small", COST), ("<=", 2.0)),
     "two_cores_to_one": Ratio(("replications", "two_cores", SPEED), ("replications", "one_core", SPEED), (">=", 1.7)),
 }

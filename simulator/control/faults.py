@@ -110,7 +110,7 @@ class MachineLoss(_MachineFault):
     """A machine goes with all that is on it, whatever the platform. Scope of the mean: each machine.
 
     Attributes:
-        repair_seconds: until it is back, empty.
+        repair_seconds: until it is back, with nothing running. What was on its disk is still there.
     """
 
     kind: Literal["machine-loss"]

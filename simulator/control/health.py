@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from simulator.records import NonNegative, Positive, StrictModel
+from simulator.records import NonNegative, StrictModel
 
 
 class HealthCheckSettings(StrictModel):
@@ -23,7 +23,7 @@ class HealthCheckSettings(StrictModel):
         failures: so many probes in a row must fail.
     """
 
-    period_seconds: Positive = 10.0
+    period_seconds: Annotated[float, Field(ge=0.001, le=86400)] = 10.0
     timeout_seconds: NonNegative = 1.0
     failures: Annotated[int, Field(ge=1, le=1000)] = 3
 

@@ -16,7 +16,8 @@ the control plane before it happens, and stops where the control plane must know
 
 What the model leaves out, knowingly: with `cores = "dedicated"` start-ups on a machine slow each other but not the
 requests served there; a platform's start-up consumes the same for each program; requests wait for no disk but for the
-time that `io_operations` says; an instance has all of its memory from its placement on.
+time that `io_operations` says, which counts as core use; an instance has all of its memory, but what it grows by, from
+its placement on; looking for equal pages (KSM) takes no core from anybody; a machine that is lost draws idle power.
 """
 
 from simulator.model.inputs import ScenarioNumbers, new_tally, service_of

@@ -96,6 +96,7 @@ def service_of(scenario: Scenario) -> Service:
         budget_fraction=math.inf if budget is None else budget.fraction,
         budget_burst=math.inf if budget is None else budget.burst,
         holding_limit=scenario.held_requests,
+        wakes=scenario.autoscaler.build().wakes_on_arrival,
         users=scenario.arrivals.users if isinstance(scenario.arrivals, ClosedLoop) else 0,
         **given,
     )

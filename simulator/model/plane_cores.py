@@ -16,13 +16,22 @@ class PlaneCores:
         plane: where the cores are.
         machine: its number there.
         weight: of each thread.
+        working: whose each piece of work in progress is, by its number; of all machines together.
     """
 
-    def __init__(self, env: Environment, plane: WindowedPlane, machine: int, weight: float) -> None:
+    def __init__(
+        self,
+        env: Environment,
+        plane: WindowedPlane,
+        machine: int,
+        weight: float,
+        working: "dict[int, PlaneCores]",
+    ) -> None:
         self._env = env
         self._plane = plane
         self._machine = machine
         self._weight = weight
+        self._working = working
         self._pieces: dict[Job, int] = {}
         self._jobs: dict[int, Job] = {}
 
@@ -39,6 +48,7 @@ class PlaneCores:
         if not job.triggered:
             piece = self._plane.begin_work(self._machine, cpu_seconds, self._weight)
             self._pieces[job], self._jobs[piece] = piece, job
+            self._working[piece] = self
         return job
 
     def cancel(self, job: Job) -> None:
@@ -46,15 +56,12 @@ class PlaneCores:
         piece = self._pieces.pop(job, None)
         if piece is not None:
             job.cancelled = True
-            del self._jobs[piece]
+            del self._jobs[piece], self._working[piece]
             self._plane.cancel_work(piece)
 
-    def take_up(self, piece: int) -> bool:
-        """The data plane has done a piece of work; whether it was one of these cores'."""
-        job = self._jobs.pop(piece, None)
-        if job is None:
-            return False
+    def take_up(self, piece: int) -> None:
+        """The data plane has done a piece of work that was begun here."""
+        job = self._jobs.pop(piece)
         del self._pieces[job]
         self._plane.end_work(piece)
         job.succeed(self._env.now - job.began)
-        return True

@@ -87,7 +87,7 @@ class Provisioning:
             self._env.process(self._empty(self._site.machines[name]))
 
     def _views(self) -> list[MachineView]:
-        placer = self._site.placer
+        placer, up = self._site.placer, self._site.up
         there = [
             MachineView(
                 name,
@@ -96,7 +96,10 @@ class Provisioning:
                 room=placer.room_on(machine),
                 utilisation=placer.reserved_on(machine),
             )
-            for name, machine in self._site.up.items()
+            if name in up
+            # One that is away for a while comes back: it counts, but has no room, and nobody takes it away meanwhile.
+            else MachineView(name, ready=True, instances=0, room=0, utilisation=1.0)
+            for name, machine in self._site.machines.items()
             if name not in self._leaving
         ]
         return there + [

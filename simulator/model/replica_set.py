@@ -29,6 +29,9 @@ COMING = (State.PULLING, State.STARTING, State.BACKING_OFF)
 WANTED = (State.PENDING, *COMING, State.READY)
 """States of an instance that serves or will serve, and that nobody is taking down. One in a pool does not."""
 
+_SHORTEST_BACK_OFF = 1.0
+"""Seconds. Without it, what is killed as soon as it starts would start for ever at one moment."""
+
 _EVENTS: dict[State, Any] = {
     State.PENDING: "instance-pending",
     State.PULLING: "instance-pulling",
@@ -57,6 +60,7 @@ class ReplicaSet:
     Attributes:
         instances: every one that ever was, by number.
         wishes: (when, how many there should be from then on), in order.
+        ready: how many take requests.
         memory_changed: called with a machine on which an instance came or went.
         crashed: called with an instance at the end of its life, and how it ends, if it is to crash by a mean.
     """
@@ -80,6 +84,7 @@ class ReplicaSet:
         self._log = log
         self._failure_lots = streams.stream("start failures")
         self._without_room: deque[Instance] = deque()
+        self._without_room_for_pool: deque[Instance] = deque()
         self._pool: deque[Instance] = deque()
         self._for_pool: set[Instance] = set()
         self._processes: dict[Instance, Process] = {}
@@ -88,6 +93,7 @@ class ReplicaSet:
         self._holds_image: set[Instance] = set()
         self.instances: list[Instance] = []
         self.wishes: list[tuple[float, int]] = []
+        self.ready = 0
         self.memory_changed: Callable[[Machine], None] = lambda machine: None
         self.crashed: Callable[[Instance, Crash], None] = lambda instance, crash: None
 
@@ -149,16 +155,21 @@ class ReplicaSet:
 
     def place_those_without_room(self) -> None:
         """First come, first placed; none overtakes another, since all need the same."""
-        while self._without_room:
-            instance = self._without_room[0]
+        while self._without_room or self._without_room_for_pool:
+            # Whoever is wanted comes before those that only fill the pool.
+            waiting_line = self._without_room or self._without_room_for_pool
+            instance = waiting_line[0]
             instance.machine, reason = self._site.place(instance)
             if instance.machine is None:
-                for waiting in self._without_room:
-                    if not waiting.why_pending:
-                        waiting.why_pending = reason
-                        self._tell(waiting, State.PENDING, reason)
+                # From the end: those before the first that has been told were told too.
+                for waiting in reversed(waiting_line):
+                    if waiting.why_pending:
+                        break
+                    waiting.why_pending = reason
+                    self._tell(waiting, State.PENDING, reason)
                 return
-            self._without_room.popleft()
+            waiting_line.popleft()
+            instance.machine.memory.hold_program(instance.number, now=self._env.now)
             self._processes[instance] = self._env.process(self._bring_up(instance, instance.machine))
             self.memory_changed(instance.machine)
 
@@ -168,18 +179,25 @@ class ReplicaSet:
     def _create(self) -> Instance:
         instance = Instance(len(self.instances), self._env.now)
         self.instances.append(instance)
+        self._tell(instance, State.PENDING, "")
         return instance
 
     def _one_more(self) -> None:
         """One is asked for: from the pool if somebody waits there, else it starts."""
         if self._pool:
-            instance = self._pool.popleft()
-            instance.created_seconds = self._env.now
-            self._enter(instance, State.STARTING, "handed out from the pool")
-            self._processes[instance] = self._env.process(self._hand_out(instance))
-            self._refill_pool()
+            self._hand_one_out()
         else:
             self._without_room.append(self._create())
+            self._refill_pool()
+
+    def _hand_one_out(self) -> Instance:
+        """The one that has waited longest in the pool serves from now on, and another starts for the pool."""
+        instance = self._pool.popleft()
+        instance.created_seconds = self._env.now
+        self._enter(instance, State.STARTING, "handed out from the pool")
+        self._processes[instance] = self._env.process(self._hand_out(instance))
+        self._refill_pool()
+        return instance
 
     def _refill_pool(self) -> None:
         """Start as many for the pool as it lacks."""
@@ -187,7 +205,7 @@ class ReplicaSet:
         for _ in range(lacking):
             instance = self._create()
             self._for_pool.add(instance)
-            self._without_room.append(instance)
+            self._without_room_for_pool.append(instance)
 
     def _hand_out(self, instance: Instance) -> Generator[Any, Any, None]:
         try:
@@ -212,14 +230,20 @@ class ReplicaSet:
                 failed=lambda count, wait: self._back_off(instance, machine, wait),
             )
             if not started:
-                self._end(instance, State.FAILED)
+                self._give_up(instance)
                 return
             yield self._env.timeout(self._until_seen_ready(instance))
         except Interrupt as interrupt:
             self._end(instance, _asked_for(interrupt))
         else:
             self._site.running[machine.name] += 1
-            if instance in self._for_pool:
+            if instance in self._for_pool and self._without_room:
+                # Somebody waits for a machine: better this one serves than that it waits in the pool.
+                self._for_pool.remove(instance)
+                self._enter(self._without_room.popleft(), State.STOPPED, "one that had started for the pool serves")
+                self._become_ready(instance)
+                self._refill_pool()
+            elif instance in self._for_pool:
                 self._for_pool.remove(instance)
                 self._enter(instance, State.POOLED)
                 self._pool.append(instance)
@@ -251,9 +275,15 @@ class ReplicaSet:
         )
         if image is not None:
             self._holds_image.add(instance)
-        self._began[instance] = self._env.now
+        self._program_begins(instance, machine)
         yield self._env.timeout(scenario.application.ready_seconds)
         return float(self._env.now - now)
+
+    def _program_begins(self, instance: Instance, machine: Machine) -> None:
+        """From now on its program uses memory as it runs, and health checks probe it."""
+        self._began[instance] = self._env.now
+        machine.memory.restart_program(instance.number, now=self._env.now)
+        self.memory_changed(machine)
 
     def _factor(self, instance: Instance) -> float:
         """How many times as long as the median this start takes, lognormal; the same on every platform."""
@@ -261,7 +291,19 @@ class ReplicaSet:
         if not variation:
             return 1.0
         sigma = math.sqrt(math.log1p(variation**2))
-        return float(self._streams.stream(f"start {instance.number}").lognormal(0.0, sigma))
+        return float(self._streams.stream(f"start {instance.number} {len(instance.history)}").lognormal(0.0, sigma))
+
+    def _give_up(self, instance: Instance) -> None:
+        """It has failed for good. Another is tried in its place after the longest wait."""
+        for_pool = instance in self._for_pool
+        self._for_pool.discard(instance)
+        self._end(instance, State.FAILED, "its start failed too often")
+        another = self._create()
+        another.replaces = instance.number
+        if for_pool:
+            self._for_pool.add(another)
+        wait = self._scenario.start_failures.back_off.cap_seconds
+        self._env.process(self._replace(another, max(wait, _SHORTEST_BACK_OFF)))
 
     def _back_off(self, instance: Instance, machine: Machine, wait: float) -> None:
         self._let_image_go(instance, machine)
@@ -305,8 +347,9 @@ class ReplicaSet:
     def take_down(self, instance: Instance) -> None:
         """A ready instance finishes its requests first; one that is not ready just ends."""
         if instance.state is State.PENDING:
-            if instance in self._without_room:
-                self._without_room.remove(instance)
+            for line in (self._without_room, self._without_room_for_pool):
+                if instance in line:
+                    line.remove(instance)
             self._for_pool.discard(instance)
             self._enter(instance, State.STOPPED)
         elif instance in self._processes:
@@ -329,9 +372,10 @@ class ReplicaSet:
         wanted = self._is_wanted(instance)
         if instance.is_over or instance.state is State.DRAINING:
             return
+        self._for_pool.discard(instance)
         self.take_down(instance)
         if wanted:
-            self._without_room.append(self._create())
+            self._one_more()
         else:
             self._refill_pool()
         self.place_those_without_room()
@@ -376,7 +420,8 @@ class ReplicaSet:
             How many requests were lost with it.
         """
         failures = self._failures_in_a_row(instance) if back_off else 0
-        replaced_after = max(replaced_after, self._scenario.start_failures.back_off.seconds(failures))
+        if back_off:
+            replaced_after = max(replaced_after, self._back_off_seconds(failures))
         wanted, slot, state = self._is_wanted(instance), instance.slot, instance.state
         lost, unnoticed = 0, 0.0
         if state in (State.READY, State.DRAINING) and slot is not None:
@@ -402,9 +447,13 @@ class ReplicaSet:
             self._env.process(self._replace(another, max(replaced_after, unnoticed)))
         return lost
 
+    def _back_off_seconds(self, failures: int) -> float:
+        """How long to wait after so many failures in a row; never nothing, or it would go on for ever at one moment."""
+        return max(self._scenario.start_failures.back_off.seconds(failures), _SHORTEST_BACK_OFF)
+
     def _failures_in_a_row(self, instance: Instance) -> int:
         """How often what is in this place has failed by now, without a longer time of health between."""
-        ready = instance.since(State.READY)
+        ready = next((seconds for seconds, state in reversed(instance.history) if state is State.READY), None)
         healthy = 0.0 if ready is None else self._env.now - ready
         return 1 + (0 if healthy >= self._scenario.start_failures.reset_after_seconds else instance.failures)
 
@@ -416,14 +465,19 @@ class ReplicaSet:
         lost = self._plane.kill(instance.slot, routable=unnoticed > 0)
         if unnoticed > 0:
             self._env.process(self._leave_out(instance, instance.slot, unnoticed))
+        instance.failures = self._failures_in_a_row(instance)
         instance.slot = None
         self._enter(instance, State.STARTING, why)
-        self._processes[instance] = self._env.process(self._begin_again(instance))
+        self._processes[instance] = self._env.process(self._begin_again(instance, instance.machine))
         return lost
 
-    def _begin_again(self, instance: Instance) -> Generator[Any, Any, None]:
-        self._began[instance] = self._env.now
+    def _begin_again(self, instance: Instance, machine: Machine) -> Generator[Any, Any, None]:
+        """The program waits, longer each time, as after a start that failed, and begins where it was."""
+        machine.memory.hold_program(instance.number, now=self._env.now)
+        self.memory_changed(machine)
         try:
+            yield self._env.timeout(self._back_off_seconds(instance.failures))
+            self._program_begins(instance, machine)
             yield self._env.timeout(self._scenario.application.ready_seconds)
             yield self._env.timeout(self._until_seen_ready(instance))
         except Interrupt as interrupt:
@@ -436,9 +490,16 @@ class ReplicaSet:
     def _replace(self, another: Instance, seconds: float) -> Generator[Any, Any, None]:
         """Another is wanted from now on, but nobody knows before some time has passed."""
         yield self._env.timeout(seconds)
-        if another.state is State.PENDING:
+        if another.state is not State.PENDING:
+            return
+        if another in self._for_pool:
+            self._without_room_for_pool.append(another)
+        elif self._pool:
+            self._hand_one_out().replaces = another.replaces
+            self._enter(another, State.STOPPED, "one from the pool serves in its place")
+        else:
             self._without_room.append(another)
-            self.place_those_without_room()
+        self.place_those_without_room()
 
     def _leave_out(self, instance: Instance, slot: int, seconds: float) -> Generator[Any, Any, None]:
         yield self._env.timeout(seconds)
@@ -468,6 +529,7 @@ class ReplicaSet:
             machine.images.release(image)
 
     def _enter(self, instance: Instance, state: State, why: str = "") -> None:
+        self.ready += (state is State.READY) - (instance.state is State.READY)
         instance.enter(state, self._env.now)
         self._tell(instance, state, why)
 

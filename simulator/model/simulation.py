@@ -174,8 +174,9 @@ class Model:
             self._replicas.drained(notice.which)
         elif notice.kind is NoticeKind.WORK_DONE:
             self._site.take_up(notice.which)
-        elif notice.kind is NoticeKind.ARRIVED_AT_NONE and self._autoscaler.wakes_on_arrival:
-            self._decide()
+        elif self._autoscaler.wakes_on_arrival and not self._replicas.wanted:
+            # A request has come and there is no instance. Once one is coming, the usual rhythm is quick enough.
+            self._decide(woken=True)
 
     def _neighbour(self, neighbour: Neighbour) -> Generator[Any, Any, None]:
         """Somebody else's threads want the cores for a while."""
@@ -195,8 +196,12 @@ class Model:
             self._decide()
             yield self._env.timeout(sync_seconds)
 
-    def _decide(self) -> None:
-        """The autoscaler looks at what happened since it last did, and says how many instances there should be."""
+    def _decide(self, *, woken: bool = False) -> None:
+        """The autoscaler looks at what happened since it last did, and says how many instances there should be.
+
+        Args:
+            woken: because a request has come and there is no instance, whether it waits or was turned away.
+        """
         now, before = self._env.now, self._looked
         busy, inside, counts = self._plane.busy_seconds(), self._plane.inside_seconds(), self._plane.counts()
         self._looked = _Look(now, busy, float(inside.sum()), counts.arrived, counts.rejected)
@@ -212,7 +217,7 @@ class Model:
             pods,
             concurrency=(self._looked.inside - before.inside) / elapsed + counts.held,
             requests_per_second=(counts.arrived - before.arrived) / elapsed,
-            queued=max(counts.in_flight - ready * self._scenario.application.workers, counts.held),
+            queued=max(counts.in_flight - ready * self._scenario.application.workers, counts.held, int(woken)),
             rejected_per_second=(counts.rejected - before.rejected) / elapsed,
         )
         decision = self._autoscaler.decide(now, pods, fleet)

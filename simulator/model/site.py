@@ -39,6 +39,8 @@ def instance_memory(scenario: Scenario, profile: PlatformProfile) -> InstanceMem
         limit_bytes=None if limit is None else limit * MIB,
         oom_score_adj=application.oom_score_adj,
         image="" if image is None else image.name,
+        # What a start reads of it stays in memory: once a machine for containers, once each for guests.
+        image_bytes=0.0 if image is None else image.read_fraction * image.unpacked_mib * MIB,
     )
 
 
@@ -85,6 +87,7 @@ class Site:
         self._added = 0
         self._number_at_plane: dict[str, int] = {}
         self._lives: dict[str, tuple[float, float]] = {}
+        self._working: dict[int, PlaneCores] = {}
         self._closed: dict[str, list[str]] = {}
         self._speeds: dict[str, list[float]] = {}
         self._slots_on: list[str] = []
@@ -112,7 +115,9 @@ class Site:
         if isinstance(self._plane, WindowedPlane) and self._scenario.machines.cores == "shared":
             number = self._plane.add_machine(machine.spec.cores)
             self._number_at_plane[name] = number
-            machine.cores = PlaneCores(self._env, self._plane, number, self._scenario.application.cpu_weight)
+            machine.cores = PlaneCores(
+                self._env, self._plane, number, self._scenario.application.cpu_weight, self._working
+            )
         self.machines[name] = machine
         self._lives[name] = (self._env.now, math.inf)
         self.placer.add_machine(machine)
@@ -179,9 +184,9 @@ class Site:
 
     def take_up(self, piece: int) -> None:
         """Work that the data plane has done was a start-up's."""
-        for machine in self.machines.values():
-            if isinstance(machine.cores, PlaneCores) and machine.cores.take_up(piece):
-                return
+        cores = self._working.pop(piece, None)
+        if cores is not None:
+            cores.take_up(piece)
 
     # -- instances
 

@@ -1,12 +1,14 @@
 """What goes wrong in a run: the scenario's faults, and memory that runs out."""
 
+from bisect import bisect_left
 from collections.abc import Generator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from simpy import Environment
 
-from simulator.control.blast_radius import BlastRadius, Endangered, Recovery, blast_radius, instances_recovered
+from simulator.control.blast_radius import BlastRadius, Endangered, Recovery, blast_radius
 from simulator.control.faults import Crash, TimedFault, draw, draw_machine
 from simulator.datacenter.instance import Instance, State
 from simulator.datacenter.machine import Machine
@@ -66,7 +68,7 @@ class Troubles:
     def begin(self) -> None:
         """Let everything that is known beforehand come at its time."""
         machines = self._site.machines
-        zones = sorted({machine.zone for machine in machines.values()})
+        zones = sorted(set(self._scenario.machines.zones) or {self._scenario.machines.spec.zone})
         self._let_come(
             draw(
                 self._scenario.faults,
@@ -87,7 +89,8 @@ class Troubles:
     def felt(self) -> tuple[FaultFelt, ...]:
         """All faults that came, each with how long it was until as many instances were ready again."""
         ready, wishes = _ready_over_time(self._replicas.instances), self._replicas.wishes
-        return tuple(FaultFelt(blast, _recovery(blast, ready, wishes)) for blast in self._blasts)
+        changes = sorted([(seconds, 0, count) for seconds, count in wishes] + [(seconds, 1, n) for seconds, n in ready])
+        return tuple(FaultFelt(blast, _recovery(blast, changes)) for blast in self._blasts)
 
     # -- faults of the scenario
 
@@ -143,7 +146,7 @@ class Troubles:
         if fault is None:
             return
         requests = self._requests(instance)
-        before = sum(each.state is State.READY for each in self._replicas.instances)
+        before = self._replicas.ready
         reason = f"instance {instance.number} ended: 1 of {before} ready instances and {requests} requests lost"
         blast = BlastRadius(self._env.now, fault.kind, "", (instance.number,), (), requests, before, 1, reason)
         self._take(blast, replaced_after=fault.lasts_seconds)
@@ -210,9 +213,11 @@ class Troubles:
         self._watch_memory(machine)
 
     def _kill(self, machine: Machine, instance: Instance, out: OutOfMemory) -> None:
-        before = sum(each.state is State.READY for each in self._replicas.instances)
+        before = self._replicas.ready
         ready = instance.state is State.READY
-        requests = self._requests(instance)
+        # In a guest only a program that serves is killed with its requests; one that drains goes on.
+        inside = out.scope != "machine" and self._profile.guest is not None
+        requests = 0 if inside and not ready else self._requests(instance)
         blast = BlastRadius(
             self._env.now,
             "out-of-memory",
@@ -224,7 +229,7 @@ class Troubles:
             int(ready),
             f"{out.reason}: {int(ready)} of {before} ready instances and {requests} requests lost",
         )
-        if out.scope != "guest":
+        if not inside:
             self._take(blast, replaced_after=0.0, back_off=True)
             return
         # A guest goes on when the program in it is killed, and starts it again.
@@ -236,7 +241,7 @@ class Troubles:
     def _panic(self, machine: Machine, out: OutOfMemory) -> None:
         """Nobody may be killed, so the machine goes with all that is on it. It boots again at once, empty."""
         here = [each for each in self._endangered() if each.machine == machine.name]
-        before = sum(each.state is State.READY for each in self._replicas.instances)
+        before = self._replicas.ready
         requests, ready = sum(each.requests for each in here), sum(each.ready for each in here)
         lost = tuple(each.number for each in here)
         reason = f"{out.reason}: {ready} of {before} ready instances and {requests} requests lost"
@@ -258,18 +263,32 @@ class Troubles:
                 self._watch_memory(machine)
 
 
-def _recovery(blast: BlastRadius, ready: Sequence[tuple[float, int]], wishes: Sequence[tuple[float, int]]) -> Recovery:
-    """How long until as many are ready as before, or as many as are wanted, if that has become less."""
+def _recovery(blast: BlastRadius, changes: Sequence[tuple[float, int, int]]) -> Recovery:
+    """How long until as many are ready as before, or as many as are wanted, if that has become less.
+
+    Args:
+        blast: the fault.
+        changes: in order: (seconds, 0, how many are wanted from then on) and (seconds, 1, how many are ready).
+    """
     if not blast.ready_lost:
         return Recovery(0.0, "no ready instance was lost")
-    changes = sorted([(seconds, 0, count) for seconds, count in wishes] + [(seconds, 1, n) for seconds, n in ready])
-    wanted = there = blast.ready_before
-    timeline: list[tuple[float, int]] = []
-    for seconds, is_ready, count in changes:
-        wanted, there = (wanted, count) if is_ready else (count, there)
-        # What nobody wants any more counts as if it were there.
-        timeline.append((seconds, there + max(blast.ready_before - wanted, 0)))
-    return instances_recovered(blast.seconds, blast.ready_before, timeline)
+    before, place = blast.ready_before, bisect_left(changes, (blast.seconds, 0, 0))
+    wanted = next(
+        (count for _, is_ready, count in reversed(changes[max(place - 1000, 0) : place]) if not is_ready), before
+    )
+    lowest = before
+    there: int | None = None
+    for seconds, is_ready, count in islice(changes, place, None):
+        if is_ready:
+            there = count
+            lowest = min(lowest, count)
+        else:
+            wanted = count
+        # Those that are ready at the very moment of the fault are the ones that are left.
+        if there is not None and there >= min(before, wanted) and seconds > blast.seconds:
+            took = seconds - blast.seconds
+            return Recovery(took, f"{min(before, wanted)} ready again after {took:g} s, down to {lowest} meanwhile")
+    return Recovery(None, f"not {min(before, wanted)} ready again before the end, down to {lowest}")
 
 
 def _ready_over_time(instances: Sequence[Instance]) -> list[tuple[float, int]]:

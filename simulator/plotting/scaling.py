@@ -121,7 +121,9 @@ def plot_instances(
     handles += ax.plot([], [], color=INK, linewidth=1.0, alpha=0.75, label=words("episode.starting"))
     handles += ax.plot([], [], "o", color=INK, markerfacecolor="white", markersize=5.5, label=words("episode.decision"))
     if faults:
-        handles += ax.plot([], [], "X", color=INK, markeredgecolor="white", markersize=7.5, label=words("episode.fault"))
+        handles += ax.plot(
+            [], [], "X", color=INK, markeredgecolor="white", markersize=7.5, label=words("episode.fault")
+        )
     ax.set_ylim(bottom=0)
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     legend_above(ax, handles, columns=min(len(handles), 3))

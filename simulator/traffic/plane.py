@@ -1,11 +1,9 @@
 """What carries the requests: the data plane's face, whichever way it is built.
 
 Two are built: `simulator.traffic.windows.WindowedPlane`, fast, in plain Python or compiled, and
-`simulator.traffic.processes.ProcessPlane`, one SimPy process per request, to be read. Their results are identical.
-
-An instance serves first come, first served with `workers` requests at a time and at most `queue_limit` waiting, or all
-requests in it at once (processor sharing). A request that is turned away, lost or answered too late may be tried again.
-Conservation holds at every instant: arrived = completed + timed out + rejected + failed + in flight.
+`simulator.traffic.processes.ProcessPlane`, one SimPy process per request, to be read. Their results are identical, as
+long as no two things happen at one moment that depend on each other: where an answer comes at the very moment at which
+its client gives up, or at which the next request arrives, the processes may take them in another order.
 """
 
 import math
@@ -47,6 +45,7 @@ class Service:
         budget_fraction, budget_burst: retries for each request that arrives, and how many may be saved up; an infinite
             fraction sets no budget.
         holding_limit: requests that may wait while no instance is routable (scaled to zero); else they are rejected.
+        wakes: whether the control plane is told of those that are rejected too, because it starts an instance then.
         users: of a closed loop; 0 for open arrivals.
 
     Raises:
@@ -70,6 +69,7 @@ class Service:
     budget_fraction: float = math.inf
     budget_burst: float = 10.0
     holding_limit: int = 0
+    wakes: bool = False
     users: int = 0
 
     def __post_init__(self) -> None:

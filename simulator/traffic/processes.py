@@ -32,7 +32,7 @@ from simulator.traffic.plane import (
 )
 
 _RING_ROOM = 4096
-"""Different loads that the board's rings have anchors for."""
+"""Different loads that the board's rings have anchors for at first."""
 
 
 @dataclass(eq=False)
@@ -160,6 +160,8 @@ class ProcessPlane:
             if len(self._held) < self._service.holding_limit:
                 self._hold(request)
             else:
+                if self._service.wakes:
+                    self._notices.append(Notice(NoticeKind.ARRIVED_AT_NONE, self._env.now, -1))
                 self._failed(request, REJECTED)
             return
         self._draw_lots()
@@ -168,6 +170,9 @@ class ProcessPlane:
         if board.load[slot] >= instance.limit:
             self._failed(request, FAILED if instance.dead else REJECTED)
             return
+        while len(board.previous) < 2 * (board.load[slot] + 3):
+            for ring in (board.previous, board.following):
+                ring.append(len(ring))
         attempt = _Attempt(request, slot, self._env.now)
         instance.inside.append(attempt)
         board.load[slot] += 1

@@ -30,10 +30,10 @@ NEW_REQUEST = -1
     NEXT, CHUNK_SIZE, MORE, DEMAND, THINK, FILLED, FREE, BUDGET, SERIAL, OLDEST, NEWEST,
     HELD_FIRST, HELD_LAST, HELD_COUNT,
     ARRIVED, DONE_COUNT, REJECTED_COUNT, FAILED_COUNT, TIMED_OUT_COUNT, RETRIED, NOTICE, WHICH,
-    SHARING, TIMING, RETRIES, KEYS, CLOSED, HOLDING,
-) = range(28)  # fmt: skip
+    SHARING, TIMING, RETRIES, KEYS, CLOSED, HOLDING, WAKES,
+) = range(29)  # fmt: skip
 """Places in the state's integers. The first eight are positions in chunks and what is left of them: BUDGET is for how
-many events there surely is enough of everything. The last six are the service's settings."""
+many events there surely is enough of everything. The last seven are the service's settings."""
 
 TOKENS, NOTICED_AT, TIMEOUT, BACKOFF, BACKOFF_FACTOR, BACKOFF_CAP, JITTER, BUDGET_FRACTION, BUDGET_BURST = range(9)
 """Places in the state's floats: saved-up retries, when the last notice was, and the service's settings."""
@@ -336,6 +336,9 @@ def make_kernel(choose: Choose, took: Took, left: Left) -> Callable[..., int]:
                         why = HAS_NOTICE
                         break
                     outcome = REJECTED
+                    if n[WAKES]:
+                        n[NOTICE], n[WHICH], x[NOTICED_AT] = _ARRIVED_AT_NONE, -1, time
+                        why = HAS_NOTICE
                 else:
                     slot = choose(board, key[ticket], time)
                     present = load[slot]

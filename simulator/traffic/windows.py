@@ -63,6 +63,7 @@ from simulator.traffic.requests import (
     TIMEOUT,
     TIMING,
     TOKENS,
+    WAKES,
     WHICH,
     WORK,
     Ended,
@@ -138,7 +139,7 @@ class WindowedPlane:
 
     def _make_columns(self) -> None:
         service = self._service
-        self._n = self._columns.column(int, 28, 0)
+        self._n = self._columns.column(int, 29, 0)
         for place in (OLDEST, NEWEST, HELD_FIRST, HELD_LAST):
             self._n[place] = -1
         for place, value in (
@@ -148,6 +149,7 @@ class WindowedPlane:
             (KEYS, service.keys if self._policy.keyed else 0),
             (CLOSED, int(service.users > 0)),
             (HOLDING, service.holding_limit),
+            (WAKES, int(service.wakes)),
         ):
             self._n[place] = value
         self._x = self._columns.column(float, 9, 0.0)
@@ -520,6 +522,8 @@ class WindowedPlane:
         n[HELD_COUNT] = 0
         heapify(entries)
         self._timers = self._columns.heap(entries)
+        # A new heap may have less room than the loop counts on.
+        n[BUDGET] = 0
 
     def fail_held(self, now: float) -> None:
         """What waits for an instance at `now` fails: none will come any more."""
@@ -582,6 +586,8 @@ class WindowedPlane:
             n[SERIAL] += 1
         heapify(entries)
         self._timers = self._columns.heap(entries)
+        # A new heap may have less room than the loop counts on.
+        n[BUDGET] = 0
         self._empty(slot)
         instances.limit[slot], instances.dead[slot], instances.draining[slot] = 0, 1, 0
         instances.head[slot] = -1

@@ -29,7 +29,7 @@ def test_every_scenario_that_ships_is_valid_by_its_schema(name):
         ("duration_seconds = 1200", "", "duration_seconds"),
         ("duration_seconds = 1200", "duration_seconds = inf", "duration_seconds"),
         ("mean_seconds = 0.1", "mean_seconds = 0", "mean_seconds"),
-        ('kind = "poisson"', 'kind = "poison"', "'poisson'"),
+        ('kind = "poisson"', 'kind = "poison"', "`poisson`"),
         ("quantile = 0.95", "quantile = 95", "quantile"),
         ("replications = 10", "replications = 0", "replications"),
         ("instances = 1", "instances = 0", "instances"),

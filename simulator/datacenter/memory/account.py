@@ -93,6 +93,8 @@ class _Resident:
         """What the program adds in the host's memory: first it takes what another left behind."""
         rate, room, start = self.asked.working_set.bytes_per_second, self.room, self.program_began_at
         left = min(self.left_behind, room)
+        if math.isinf(start):
+            return Ramp(0.0, left)
         if not left:
             return rising(start, rate, room)
         falling = self.give_back_rate
@@ -105,6 +107,8 @@ class _Resident:
     def needs(self) -> Ramp:
         """What the program itself has grown by, however much of it the host can see."""
         working_set = self.asked.working_set
+        if math.isinf(self.program_began_at):
+            return Ramp(0.0, 0.0)
         return rising(self.program_began_at, working_set.bytes_per_second, working_set.growth_bytes)
 
     def giving_back(self) -> Ramp:
@@ -304,6 +308,16 @@ class MemoryAccount:
             resident.left_behind = resident.growth().at(now)
         self.requests(name, 0, now=now)
         resident.program_began_at = now
+
+    def hold_program(self, name: Hashable, *, now: float | None = None) -> None:
+        """The program in the instance has not begun yet, or not again: nothing grows until `restart_program`.
+
+        Raises:
+            SimulatorError: it is not here.
+        """
+        resident = self._of(name)
+        self._advance(now)
+        resident.program_began_at = math.inf
 
     # Running out of it.
 

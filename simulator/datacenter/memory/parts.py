@@ -109,7 +109,8 @@ def parts_of(profile: PlatformProfile, application_bytes: float, instance: Insta
     if guest.ram_mib is None:
         return Parts(programs, objects, vmm, kernel, cache, application_bytes)
     inside, ram = programs + kernel + application_bytes, guest.ram_mib * MIB
-    if inside > ram:
+    grows = instance.working_set.mib_per_hour > 0 or instance.working_set.mib_per_request > 0
+    if inside > ram or (grows and inside == ram):
         raise SimulatorError(
             f"{profile.name}: a guest of {guest.ram_mib:g} MiB (`guest.ram_mib`) cannot hold the {inside / MIB:g} MiB "
             "of its kernel and programs; give it more"

@@ -86,3 +86,20 @@ def test_platforms_wait_as_long_for_their_machines(make_scenario, make_profile, 
     added = [run_logged(scenario, make_profile(fixed_seconds=each)).times("machine-added") for each in (0.1, 30.0)]
     assert added[0] == added[1]
     assert 3 == len(added[0])
+
+
+def test_there_are_never_more_machines_than_the_most(make_scenario, make_profile, run_logged):
+    """One that is lost comes back, so it counts."""
+    scenario = make_scenario(
+        duration_seconds=1500.0,
+        machines={"count": 3, "spec": {"cores": 2}},
+        autoscaler={"kind": "fixed", "instances": 6},
+        machine_autoscaler={"max_machines": 3, "provision": FIXED},
+        faults=[{"kind": "machine-loss", "mean_seconds_between": 300.0, "repair_seconds": 200.0}],
+    )
+    ran = run_logged(scenario, make_profile(fixed_seconds=1.0))
+    assert len(ran.record.faults) > 3
+    there = 0
+    for kind in (event.kind for event in ran.events):
+        there += (kind == "machine-added") - (kind == "machine-removed")
+        assert there <= 3

@@ -133,3 +133,62 @@ def test_an_instance_gets_requests_when_a_probe_has_found_it_ready(scale_out):
 def test_cold_needs_an_image(make_scenario):
     with pytest.raises(ValueError, match=r"`application\.image`"):
         make_scenario(warmth="cold")
+
+
+def test_who_waits_for_a_machine_is_served_before_the_pool(make_scenario, make_profile, run_logged):
+    """Four places; of a pool of two, what finds no place of its own gives up its place in the pool."""
+    scenario = make_scenario(
+        duration_seconds=200.0,
+        machines={"count": 1, "spec": {"cores": 4}},
+        autoscaler={"kind": "schedule", "times": [[0, 1], [20, 4]], "sync_seconds": 1.0},
+        pool={"size": 2},
+    )
+    ran = run_logged(scenario, make_profile(fixed_seconds=5.0))
+    assert 4 == sum(each.state == "ready" for each in ran.record.instances)
+
+
+def test_what_is_lost_is_replaced_from_the_pool(make_scenario, make_profile, run_logged):
+    scenario = make_scenario(
+        autoscaler={"kind": "fixed", "instances": 2},
+        pool={"size": 1, "hand_out_seconds": 0.5},
+        faults=[{"kind": "instance-crash", "at_seconds": 50.0}],
+    )
+    ran = run_logged(scenario, make_profile(fixed_seconds=30.0))
+    assert 0.5 == pytest.approx(ran.record.faults[0].recovery.seconds)
+    assert 1 == sum(each.state == "pooled" for each in ran.record.instances)
+
+
+def test_a_pool_whose_starts_fail_is_filled_in_the_end(make_scenario, make_profile, run_logged):
+    scenario = make_scenario(
+        duration_seconds=2000.0,
+        autoscaler={"kind": "schedule", "times": [[0, 1], [10, 3]], "sync_seconds": 1.0},
+        pool={"size": 2},
+        start_failures={"probability": 0.6, "most_attempts": 1, "back_off": {"cap_seconds": 5.0}},
+    )
+    ran = run_logged(scenario, make_profile(fixed_seconds=1.0))
+    states = [each.state for each in ran.record.instances]
+    assert (3, 2) == (states.count("ready"), states.count("pooled"))
+
+
+@pytest.mark.parametrize("held", [0, 50])
+def test_a_service_scaled_to_zero_wakes_when_requests_come_back(make_scenario, make_profile, run_logged, held):
+    scenario = make_scenario(
+        duration_seconds=600.0,
+        arrivals={"kind": "steps", "steps": [[0, 0], [300, 20]]},
+        autoscaler={"kind": "kpa", "max_instances": 5},
+        held_requests=held,
+    )
+    ran = run_logged(scenario, make_profile(fixed_seconds=2.0))
+    counts = ran.record.counts
+    assert counts.completed > 0.9 * counts.arrived
+    # Who waits loses nothing; who is turned away, about as long as a start takes.
+    assert (0 if held else 40) == pytest.approx(counts.rejected, abs=0 if held else 20)
+    assert len(ran.record.decisions) < 600 / 2 + 10
+
+
+def test_an_image_larger_than_the_cache_is_refused(make_scenario):
+    with pytest.raises(ValueError, match=r"`machines\.spec\.image_cache_mib` 100"):
+        make_scenario(
+            application={"demand": {"kind": "exponential", "mean_seconds": 0.1}, "image": IMAGE},
+            machines={"count": 1, "spec": {"cores": 4, "image_cache_mib": 100}},
+        )

@@ -114,12 +114,12 @@ def test_platforms_meet_the_same_faults(make_scenario, make_profile, run_logged)
 # Memory
 
 
-def memory_run(make_scenario, run_logged, profile, *, mib=1000, instances=4, **changes):
+def memory_run(make_scenario, run_logged, profile, *, mib=1000, instances=4, seconds=1000.0, **changes):
     application = {"demand": {"kind": "exponential", "mean_seconds": 0.1}, "memory_mib": 100.0,
                    **changes.pop("application", {})}  # fmt: skip
     spec = {"cores": 16, "memory_bytes": mib * MIB, "reserved_bytes": 0, **changes.pop("spec", {})}
     scenario = make_scenario(
-        duration_seconds=1000.0,
+        duration_seconds=seconds,
         machines={"count": 1, "spec": spec},
         application=application,
         autoscaler={"kind": "fixed", "instances": instances},
@@ -161,7 +161,8 @@ def test_a_guest_goes_on_when_the_program_in_it_is_killed(make_scenario, make_pr
     )  # fmt: skip
     # 300 MiB less 150 at the beginning, at 1 MiB/s.
     assert 150.0 == pytest.approx(ran.record.faults[0].blast.seconds, rel=1e-6)
-    assert [0.0, pytest.approx(152.0), pytest.approx(302.0)] == ran.times("instance-ready")[:3]
+    # The program begins again after 10 s, and 150 s later after 20 s.
+    assert [0.0, pytest.approx(162.0), pytest.approx(332.0)] == ran.times("instance-ready")[:3]
     assert 1 == len(ran.record.instances)
 
 
@@ -195,3 +196,59 @@ def test_requests_need_memory(make_scenario, make_profile, run_logged):
     first = ran.record.faults[0].blast
     assert 400 <= first.requests <= 430
     assert 40.0 == pytest.approx(first.seconds, abs=8.0)
+
+
+def test_a_program_grows_from_its_own_start_on(make_scenario, make_profile, run_logged):
+    """It boots for 100 s and then leaks 1 MiB/s: it serves 50 s before its limit of 150 MiB, however long it booted."""
+    ran = memory_run(
+        make_scenario, run_logged, make_profile(private_bytes=0.0, fixed_seconds=100.0), mib=100_000, instances=1,
+        application={"working_set": {"mib_per_hour": 3600.0}, "memory_limit_mib": 150.0},
+    )  # fmt: skip
+    kills = [felt.blast.seconds for felt in ran.record.faults]
+    # After the first, 10 s of back-off, 100 s of boot, 50 s of service; then 20 s, …
+    assert [50.0, 50 + 10 + 150.0, 210 + 20 + 150.0] == [pytest.approx(each) for each in kills[:3]]
+
+
+@pytest.mark.parametrize("never", [0, -1000])
+def test_memory_that_runs_out_at_once_does_not_stop_time(make_scenario, make_profile, run_logged, never):
+    ran = memory_run(
+        make_scenario, run_logged, make_profile(private_bytes=0.0), instances=25, seconds=30.0,
+        application={"oom_score_adj": never},
+        spec={"cores": 32, "memory": {"overcommit": 3.0}},
+        start_failures={"back_off": {"first_seconds": 0.0, "cap_seconds": 0.5}},
+    )  # fmt: skip
+    assert 30.0 == ran.events[-1].seconds
+
+
+def test_a_limit_on_a_virtual_machine_restarts_its_program_only(make_scenario, make_profile, run_logged):
+    from simulator.datacenter.guests import GuestMemory
+
+    vm = make_profile(private_bytes=50.0 * MIB, fixed_seconds=40.0).model_copy(update={"guest": GuestMemory()})
+    ran = memory_run(
+        make_scenario, run_logged, vm, mib=100_000, instances=1,
+        application={"working_set": {"mib_per_hour": 3600.0}, "memory_limit_mib": 200.0},
+    )  # fmt: skip
+    assert 1 == len(ran.record.instances)
+    assert 110.0 == pytest.approx(ran.times("instance-ready")[1])
+
+
+def test_faults_of_the_warm_up_are_not_counted(shot):
+    metrics = summarise(shot({"kind": "machine-loss", "repair_seconds": 5.0}, warm_up_seconds=60.0).record).metrics
+    assert "lost_instances" not in metrics
+
+
+def test_a_zone_whose_machines_come_later_is_lost_too(make_scenario, make_profile, run_logged):
+    scenario = make_scenario(
+        duration_seconds=3000.0,
+        machines={"count": 1, "spec": {"cores": 2}, "zones": ["a", "b"]},
+        autoscaler={"kind": "fixed", "instances": 1},
+        faults=[{"kind": "zone-loss", "mean_seconds_between": 100.0, "repair_seconds": 1.0}],
+    )
+    ran = run_logged(scenario, make_profile())
+    assert {"a", ""} >= {felt.blast.target for felt in ran.record.faults}
+    assert len(ran.record.faults) > 40
+
+
+def test_faults_without_end_are_refused(make_scenario):
+    with pytest.raises(ValueError, match="raise `mean_seconds_between`"):
+        make_scenario(faults=[{"kind": "machine-loss", "mean_seconds_between": 1e-6, "repair_seconds": 0.0}])
