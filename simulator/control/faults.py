@@ -10,6 +10,7 @@ containers of a machine share one kernel, a virtual machine has its own (`blast_
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Self
@@ -24,7 +25,7 @@ Scope = Literal["instance", "machine", "zone", "whole"]
 """What has a stream of faults of its own: each instance, each machine, each zone, or the whole service once."""
 
 
-class _FaultRecord(StrictModel):
+class _FaultRecord(StrictModel, ABC):
     """What every fault has: when it comes.
 
     Attributes:
@@ -45,9 +46,9 @@ class _FaultRecord(StrictModel):
         return self
 
     @property
+    @abstractmethod
     def lasts_seconds(self) -> float:
         """From the fault until what it befell is whole again, instances not counted."""
-        raise NotImplementedError
 
     @property
     def named(self) -> str | None:
