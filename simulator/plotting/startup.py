@@ -159,16 +159,23 @@ def plot_startup_phases(
         ax.barh(row, waiting, left=begun + working, height=0.62, facecolor="none", **style)
         if phase.parallel_cpu_seconds:
             ax.barh(row + 0.42, phase.parallel_cpu_seconds, left=begun, height=0.14, color=look.colour)
-        begun += working + waiting
-        after = begun < 0.8 * whole
+        began, begun = begun, begun + working + waiting
+        # Behind the bar where there is room, else before it, and in it where it fills the whole width.
+        place, offset, side = (
+            (begun, 5, "left") if begun < 0.8 * whole else (began, -5, "right")
+            if began > 0.15 * whole else ((began + begun) / 2, 0, "center")
+        )  # fmt: skip
         ax.annotate(
             seconds_text(working + waiting),
-            (begun if after else begun - working - waiting, row),
-            xytext=(5 if after else -5, 0),
+            (place, row),
+            xytext=(offset, 0),
             textcoords="offset points",
-            ha="left" if after else "right",
+            ha=side,
             va="center",
             fontsize=10,
+            bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"}
+            if side == "center"
+            else None,
         )
     ax.set_yticks(range(len(phases)), [words.get(f"phase.{phase.name}", phase.name) for phase in phases])
     ax.set_ylim(len(phases) - 0.3, -0.6)
