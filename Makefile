@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test check lessons clean
+.PHONY: help run test peers check lessons clean
 
 help: ## what can be asked for
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -15,6 +15,9 @@ run: $(VENV)/ready-report ## set up and compare containers with virtual machines
 test: $(VENV)/ready-dev check ## set up everything that the tests need, and run them all
 	@tools/debian-packages test
 	$(BIN)/python -m pytest
+
+peers: ## install the engines and registries that ours is compared with; without them those tests skip
+	@tools/debian-packages peers
 
 check: $(VENV)/ready-dev ## format, lint, types and the walls between the packages
 	$(BIN)/ruff format --check .

@@ -5,8 +5,8 @@ import tempfile
 from pathlib import Path
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """Put `data` at `path`, readable for all: a reader, or a crash, sees the old file or the new one, nothing between.
+def write_durably(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Put `data` at `path`: a reader, or a crash, sees the old file or the new one, nothing between.
 
     Raises:
         OSError: it cannot be written; what was there stays.
@@ -16,7 +16,7 @@ def write_durably(path: Path, data: bytes) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
-            os.fchmod(descriptor, 0o644)
+            os.fchmod(descriptor, mode)
             os.fsync(descriptor)
         os.replace(partial, path)
     except BaseException:

@@ -20,7 +20,9 @@ class Machine:
         self.directory = directory
         self.calls = directory / "calls"
         self.calls.touch()
-        for tool in ("cat", "grep", "head", "id", "ls", "mktemp", "rm", "sed", "sh", "tail"):
+        self.policy = directory / "policy-rc.d"
+        self.environment = {"PATH": str(directory), "POLICY_RC_D": str(self.policy)}
+        for tool in ("cat", "chmod", "grep", "head", "id", "ls", "mktemp", "rm", "sed", "sh", "tail"):
             path = shutil.which(tool)
             assert path is not None
             (directory / tool).symlink_to(path)
@@ -41,7 +43,7 @@ class Machine:
         self.program("apt-get", f'echo "$*" >>{self.calls}\n{apt_get}')
 
     def run(self, purpose: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run([SCRIPT, purpose], capture_output=True, text=True, env={"PATH": str(self.directory)})
+        return subprocess.run([SCRIPT, purpose], capture_output=True, text=True, env=self.environment)
 
 
 @pytest.fixture
@@ -118,3 +120,12 @@ def test_it_leaves_no_temporary_directory(machine: Machine, tmp_path: Path) -> N
     environment = {"PATH": str(machine.directory), "TMPDIR": str(temporary)}
     subprocess.run([SCRIPT, "run"], env=environment, check=True, capture_output=True)
     assert [] == os.listdir(temporary)
+
+
+def test_no_service_of_a_peer_is_started(machine: Machine) -> None:
+    machine.debian(apt_get=f"sh {machine.policy}; echo may start: $? >>{machine.calls}")
+    done = machine.run("peers")
+    assert 0 == done.returncode
+    assert "docker.io" in machine.calls.read_text()
+    assert "may start: 101" in machine.calls.read_text()
+    assert not machine.policy.exists()
