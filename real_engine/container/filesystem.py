@@ -1,8 +1,7 @@
-"""The steps that build a container's file system: its root, what is mounted in it, and the move into it.
+"""The steps that build a container's file system: its root, what the kernel mounts in it, and the move into it.
 
-The root, and each file system in it, is a descriptor before it has a place (the mount API of Linux 5.2). A place is
-opened beneath a mount that we made ourselves and without following links, so an image whose /dev is a link to the
-host's /etc gets an error, not a mount on /etc (CVE-2021-30465, CVE-2025-52565 were such cases).
+The root, and each file system in it, is a descriptor before it has a place (the mount API of Linux 5.2). `places` tells
+how a place is found.
 """
 
 # ruff: noqa: D102 -- execute and describe are told once, in Operation
@@ -14,8 +13,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from real_engine.container.places import (
+    AS_THE_CONTAINER_SEES,
+    STRICTLY,
+    check_device,
+    open_directory,
+    open_file,
+    open_if_there,
+    refuse_proc,
+)
 from real_engine.container.steps import Operation, Site
 from real_engine.linux import mounts
+from real_engine.linux.devices import DeviceNode
+from real_engine.linux.interpreter import refuse_imports
 from real_engine.linux.mounts import (
     ATTRIBUTE_NAMES,
     MOUNT_ATTR_NODEV,
@@ -23,18 +33,7 @@ from real_engine.linux.mounts import (
     MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_RDONLY,
 )
-from real_engine.linux.processes import (
-    CLONE_NEWNS,
-    RESOLVE_BENEATH,
-    RESOLVE_IN_ROOT,
-    RESOLVE_NO_MAGICLINKS,
-    RESOLVE_NO_SYMLINKS,
-    openat2,
-    setns,
-)
-
-_STRICTLY = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
-_AS_THE_CONTAINER_SEES = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+from real_engine.linux.processes import CLONE_NEWNS, openat2, setns
 
 
 @dataclass(slots=True)
@@ -59,12 +58,18 @@ class MountRoot(Operation):
     upper: Path
     work: Path
     mountpoint: Path
-    rootless: bool
+    user_namespace: bool
+    volatile: bool = True
 
     def execute(self, site: Site) -> None:
-        # The upper layer is removed with the container, so nothing in it need ever reach the disk: volatile.
-        options: dict[str, str | None] = {"source": "overlay", "volatile": None}
-        if self.rootless:
+        options: dict[str, str | None] = {"source": "overlay"}
+        if self.volatile:
+            options["volatile"] = None  # removed with the container: nothing in it need ever reach the disk
+        else:
+            # What is kept has to tell by itself how it differs from the layers, for whoever makes an image of it.
+            # ("off" follows redirections where the kernel was built so, and userxattr allows none.)
+            options |= {"redirect_dir": "nofollow" if self.user_namespace else "off", "index": "off"}
+        if self.user_namespace:
             options["userxattr"] = None  # trusted.* attributes, where overlayfs keeps its marks, are root's alone
         try:
             site.trees["/"] = self._mount(options, one_by_one=True)
@@ -103,8 +108,8 @@ class MountRoot(Operation):
 
     def describe(self) -> str:
         layers = ", ".join(f"lowerdir+={layer}" for layer in reversed(self.layers))
-        extra = ", userxattr" if self.rootless else ""
-        return f'fsopen("overlay"), fsconfig({layers}, upperdir={self.upper}, workdir, volatile{extra}), fsmount()'
+        extra = (", volatile" if self.volatile else "") + (", userxattr" if self.user_namespace else "")
+        return f'fsopen("overlay"), fsconfig({layers}, upperdir={self.upper}, workdir{extra}), fsmount()'
 
 
 @dataclass(slots=True)
@@ -114,14 +119,16 @@ class CloneTree(Operation):
     why: ClassVar[str] = "a bind mount without a place yet: after the next steps no path leads to the host any more"
     path: str
     name: str
-    device: tuple[int, int] | None = None
+    device: DeviceNode | None = None
     recursive: bool = False
+    follow_links: bool = False
 
     def execute(self, site: Site) -> None:
-        descriptor = os.open(self.path, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
+        flags = os.O_PATH | os.O_CLOEXEC | (0 if self.follow_links else os.O_NOFOLLOW)
+        descriptor = os.open(self.path, flags)
         try:
             if self.device is not None:
-                _check_device(descriptor, self.path, self.device)
+                check_device(descriptor, self.path, self.device.kind, self.device.major, self.device.minor)
             site.binds[self.name] = mounts.open_tree_clone(b"", descriptor, self.recursive)
         finally:
             os.close(descriptor)
@@ -186,8 +193,16 @@ class MountFilesystem(Operation):
     follow_links: bool = False
 
     def execute(self, site: Site) -> None:
-        tree = mounts.new_mount(self.fstype, {"source": self.fstype, **self.options}, self.attributes)
-        place = _open_directory(site, self.target, _AS_THE_CONTAINER_SEES if self.follow_links else _STRICTLY)
+        options = {"source": self.fstype, **self.options}
+        if not self.follow_links:
+            tree = mounts.new_mount(self.fstype, options, self.attributes)
+            place = open_directory(site, self.target, STRICTLY)
+        else:
+            place = open_directory(site, self.target, AS_THE_CONTAINER_SEES)
+            refuse_proc(site, place, self.target)
+            if self.fstype == "tmpfs":
+                options.setdefault("mode", f"{stat.S_IMODE(os.fstat(place).st_mode):o}")  # as what it covers
+            tree = mounts.new_mount(self.fstype, options, self.attributes)
         mounts.move_mount(tree, place)
         os.close(place)
         if not self.follow_links:
@@ -201,78 +216,26 @@ class MountFilesystem(Operation):
 
 
 @dataclass(slots=True)
-class MakeDevices(Operation):
-    """Make character devices in the container's own /dev."""
-
-    why: ClassVar[str] = "the devices that every program may expect, and no others"
-    devices: dict[str, tuple[int, int]]
-
-    def execute(self, site: Site) -> None:
-        for name, (major, minor) in self.devices.items():
-            os.mknod(name, stat.S_IFCHR | 0o666, os.makedev(major, minor), dir_fd=site.trees["/dev"])
-
-    def describe(self) -> str:
-        return (
-            "mknod("
-            + ", ".join(f"/dev/{name} c {numbers[0]}:{numbers[1]}" for name, numbers in self.devices.items())
-            + ")"
-        )
-
-
-@dataclass(slots=True)
-class BindDevice(Operation):
-    """Put a device of the host into the container's /dev."""
-
-    why: ClassVar[str] = (
-        "without root no device can be made, so the host's is shown; it has been checked to be the right one"
-    )
-    name: str
-
-    def execute(self, site: Site) -> None:
-        place = os.open(self.name, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=site.trees["/dev"])
-        mounts.move_mount(site.binds[self.name], place)
-        os.close(place)
-
-    def describe(self) -> str:
-        return f'move_mount("/dev/{self.name}")'
-
-
-@dataclass(slots=True)
-class MakeLinks(Operation):
-    """Make symbolic links in one of the container's own mounts."""
-
-    why: ClassVar[str] = "names that programs use for their own descriptors and for new terminals"
-    tree: str
-    links: dict[str, str]
-
-    def execute(self, site: Site) -> None:
-        for name, target in self.links.items():
-            os.symlink(target, name, dir_fd=site.trees[self.tree])
-
-    def describe(self) -> str:
-        return "symlink(" + ", ".join(f"{self.tree}/{name} -> {target}" for name, target in self.links.items()) + ")"
-
-
-@dataclass(slots=True)
 class AttachTree(Operation):
-    """Put a copied mount into the container, read-only."""
+    """Put a copied mount into the container."""
 
     why: str  # type: ignore[misc]
     name: str
     target: str
     recursive: bool = False
+    read_only: bool = True
 
     def execute(self, site: Site) -> None:
-        place = _open_directory(site, self.target, _STRICTLY)
+        place = open_directory(site, self.target, STRICTLY)
         tree = site.binds[self.name]
         mounts.move_mount(tree, place)
         os.close(place)
         site.trees[self.target] = tree
-        attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
-        mounts.set_attributes(tree, attributes, self.recursive)
+        attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
+        mounts.set_attributes(tree, attributes | (MOUNT_ATTR_RDONLY if self.read_only else 0), self.recursive)
 
     def describe(self) -> str:
-        return f'move_mount("{self.target}"), mount_setattr(ro, nosuid, nodev, noexec)'
+        return f'move_mount("{self.target}"), mount_setattr({"ro, " if self.read_only else ""}nosuid, nodev, noexec)'
 
 
 @dataclass(slots=True)
@@ -297,7 +260,7 @@ class ProtectPath(Operation):
     path: str
 
     def execute(self, site: Site) -> None:
-        place = _open_if_there(site, self.path)
+        place = open_if_there(site, self.path)
         if place is None:
             return
         tree = mounts.open_tree_clone(b"", place)
@@ -318,16 +281,23 @@ class MaskPath(Operation):
     path: str
 
     def execute(self, site: Site) -> None:
-        place = _open_if_there(site, self.path)
+        place = open_if_there(site, self.path)
         if place is None:
             return
         if stat.S_ISDIR(os.fstat(place).st_mode):
             cover = self._empty_directory(site)
         else:
-            # Ours, made or checked above: an image can't have put another file in its place (CVE-2025-31133).
-            cover = mounts.open_tree_clone("null", site.trees["/dev"])
+            # Ours, and checked: an image can't have put another file in its place (CVE-2025-31133).
+            cover = mounts.open_tree_clone(b"", self._null_device(site))
         mounts.move_mount(cover, place)
         os.close(place)
+
+    def _null_device(self, site: Site) -> int:
+        if "/dev/null" not in site.trees:
+            null = openat2(site.trees["/dev"], "null", os.O_PATH, STRICTLY)
+            check_device(null, "/dev/null", "c", 1, 3)
+            site.trees["/dev/null"] = null
+        return site.trees["/dev/null"]
 
     def _empty_directory(self, site: Site) -> int:
         """One empty file system serves for all; a copy can be made of it once it has a place."""
@@ -347,15 +317,17 @@ class MountFiles(Operation):
 
     why: ClassVar[str] = "what this machine is called and how names are found, without a copy of the image's files"
     files: dict[str, bytes]
+    memory: str = "/dev"
 
     def execute(self, site: Site) -> None:
-        memory = site.trees["/dev"]  # a memory file system of ours; a file there can lose its name once it is mounted
+        # A memory file system of ours; a file there can lose its name once it is mounted.
+        memory = site.trees[self.memory]
         for path, content in self.files.items():
             name = os.path.basename(path)
             descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=memory)
             os.write(descriptor, content)
             os.close(descriptor)
-            place = _open_file(site, path)
+            place = open_file(site, path)
             tree = mounts.open_tree_clone(name, memory)
             mounts.move_mount(tree, place)
             os.close(tree)
@@ -373,6 +345,7 @@ class PivotRoot(Operation):
     why: ClassVar[str] = "unlike chroot, it leaves no way back: the host's mounts are gone from this namespace"
 
     def execute(self, site: Site) -> None:
+        refuse_imports()
         os.fchdir(site.trees["/"])
         mounts.pivot_root(".", ".")
         mounts.umount2(".", mounts.MNT_DETACH)
@@ -380,59 +353,3 @@ class PivotRoot(Operation):
 
     def describe(self) -> str:
         return 'fchdir(root), pivot_root(".", "."), umount2(".", MNT_DETACH), chdir("/")'
-
-
-def _open_directory(site: Site, path: str, resolve: int) -> int:
-    """The directory `path` of the container, made with all above it where missing.
-
-    Raises:
-        OSError: ELOOP when a link is on the way and `resolve` forbids it, ENOTDIR when it is a file.
-    """
-    tree, relative = _beneath(site, path)
-    try:
-        return openat2(tree, relative, os.O_PATH | os.O_DIRECTORY, resolve)
-    except FileNotFoundError:
-        parent = _open_directory(site, os.path.dirname(path), resolve)
-        try:
-            os.mkdir(os.path.basename(path), 0o755, dir_fd=parent)
-            return openat2(parent, os.path.basename(path), os.O_PATH | os.O_DIRECTORY, _STRICTLY)
-        finally:
-            os.close(parent)
-
-
-def _open_file(site: Site, path: str) -> int:
-    """The file `path` of the image, resolved as the container itself would, made empty where missing."""
-    try:
-        return openat2(site.trees["/"], path, os.O_PATH, _AS_THE_CONTAINER_SEES)
-    except FileNotFoundError:
-        parent = _open_directory(site, os.path.dirname(path), _AS_THE_CONTAINER_SEES)
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-            os.close(openat2(parent, os.path.basename(path), flags, _STRICTLY, 0o644))
-            return openat2(parent, os.path.basename(path), os.O_PATH, _STRICTLY)
-        finally:
-            os.close(parent)
-
-
-def _open_if_there(site: Site, path: str) -> int | None:
-    """What is at `path` of one of the kernel's file systems in the container, or None."""
-    tree, relative = _beneath(site, path)
-    try:
-        return openat2(tree, relative, os.O_PATH, _STRICTLY)
-    except FileNotFoundError:
-        return None
-
-
-def _beneath(site: Site, path: str) -> tuple[int, str]:
-    """The innermost of our own mounts that holds `path`, and the path from its root."""
-    above = path
-    while above not in site.trees:
-        above = os.path.dirname(above)
-    return site.trees[above], path[len(above) :].lstrip("/") or "."
-
-
-def _check_device(descriptor: int, path: str, expected: tuple[int, int]) -> None:
-    """Raise ENODEV unless the descriptor is the character device with the expected major and minor number."""
-    status = os.fstat(descriptor)
-    if not stat.S_ISCHR(status.st_mode) or (os.major(status.st_rdev), os.minor(status.st_rdev)) != expected:
-        raise OSError(errno.ENODEV, f"not the character device {expected[0]}:{expected[1]}", path)

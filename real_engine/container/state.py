@@ -1,7 +1,7 @@
 """What a container leaves on disk while it exists, and how the leftovers of a killed engine are found again.
 
-Each container has a directory `containers/ID`, on which its engine holds a lock that the kernel gives back when the
-engine ends, however it ends. A container whose lock can be had is stale.
+A container whose writable layer isn't kept has a directory `runs/ID`, on which its engine holds a lock that the kernel
+gives back when the engine ends, however it ends. A container whose lock can be had is stale.
 """
 
 import contextlib
@@ -71,22 +71,54 @@ class StateDirectory:
         self.lock = -1
 
 
+@dataclass(slots=True)
+class KeptDirectories:
+    """The directories of a container that somebody else keeps: made if need be, and not removed."""
+
+    root: Path
+    id: str
+    upper: Path
+    work: Path
+
+    @property
+    def mountpoint(self) -> Path:
+        """See `StateDirectory`."""
+        return self.root / _MOUNTPOINT
+
+    def make(self) -> None:
+        """Make the directories where they are missing.
+
+        Raises:
+            OSError: no right to do so.
+        """
+        for path in (self.upper, self.work):
+            if not path.is_dir():
+                path.mkdir(parents=True)
+                path.chmod(0o755)
+        # Left by a volatile mount, and keeps overlayfs from a next one (Documentation/filesystems/overlayfs.rst).
+        with contextlib.suppress(FileNotFoundError):
+            _remove_tree(self.work / "work/incompat")
+
+    def remove(self) -> None:
+        """Nothing: they stay."""
+
+
 def prepare_root(root: Path) -> Path:
-    """Make what all containers share under the data root, and return the directory that will hold them.
+    """Make what all containers share under the data root, and return the directory of those that leave nothing.
 
     Raises:
         OSError: no right to do so.
     """
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     (root / _MOUNTPOINT).mkdir(exist_ok=True)
-    containers = root / "containers"
-    containers.mkdir(exist_ok=True, mode=0o700)
-    return containers
+    runs = root / "runs"
+    runs.mkdir(exist_ok=True, mode=0o700)
+    return runs
 
 
-def stale(containers: Path) -> Iterator[StateDirectory]:
+def stale(runs: Path) -> Iterator[StateDirectory]:
     """The containers whose engine has gone, each locked by us until it is removed."""
-    for path in sorted(containers.iterdir()):
+    for path in sorted(runs.iterdir()):
         try:
             lock = _lock(path)
         except (FileNotFoundError, NotADirectoryError):

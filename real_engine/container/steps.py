@@ -5,6 +5,7 @@ engine executes them in order; at the one that clones, the container's own proce
 rest. Both note their times in the same shared memory.
 """
 
+import ctypes
 import mmap
 import struct
 import time
@@ -22,14 +23,23 @@ class Site:
     """What the steps hand to one another: descriptors, and who the program will run as.
 
     `trees` holds the mounts made so far by the path they will have in the container. `binds` holds copies of the host's
-    mounts by a name. `pid` is set in the engine once the container's process exists.
+    mounts by a name. `pid` is set in the engine once the container's process exists. `births` counts how often this
+    process has become another by a clone. `network` is a network namespace that was prepared, `container` a process
+    whose namespaces are to be entered. `programs` are the paths at which the program has been found. A terminal's
+    master goes to the engine by `terminal_channel`. `sibling` is where the number of a process stands that a step makes
+    in its own place; the engine shares that memory.
     """
 
     stdio: tuple[int, int, int]
     report: int
+    network: int | None = None
+    container: int = -1
+    terminal_channel: int = -1
+    terminal_size: tuple[int, int] | None = None
+    sibling: "ctypes.c_int | None" = None
     pid: int = 0
     pidfd: int = -1
-    in_container: bool = False
+    births: int = 0
     cgroup_directory: int | None = None
     cgroup_tasks: dict[str, int] = field(default_factory=dict)
     namespace: int = -1
@@ -37,6 +47,7 @@ class Site:
     trees: dict[str, int] = field(default_factory=dict)
     binds: dict[str, int] = field(default_factory=dict)
     credentials: Credentials = _ROOT
+    programs: list[str] = field(default_factory=list)
 
 
 class Operation(ABC):
@@ -69,7 +80,8 @@ class Phase:
 class Step:
     """A step that has been done. Times are those of `time.perf_counter`, which every process of a machine shares.
 
-    `cpu_seconds` is what the step used in the engine and in the container's process together.
+    `cpu_seconds` is what the step used in the engine and in the container's process together. `operation` is the name
+    of its class, by which its reason is found in other languages.
     """
 
     phase: str
@@ -78,6 +90,7 @@ class Step:
     begin_seconds: float
     end_seconds: float
     cpu_seconds: float
+    operation: str = ""
 
     @property
     def wall_seconds(self) -> float:
@@ -125,7 +138,9 @@ class StepClock:
     _number = struct.Struct("d")
 
     def __init__(self, steps: int) -> None:
-        self._memory = mmap.mmap(-1, max(1, steps) * self._record.size)
+        size = max(1, steps) * self._record.size
+        self._memory = mmap.mmap(-1, size + ctypes.sizeof(ctypes.c_int))
+        self.sibling = ctypes.c_int.from_buffer(self._memory, size)
         self._begin = self._cpu = 0.0
 
     def begin(self) -> None:

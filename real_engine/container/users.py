@@ -6,6 +6,8 @@ process: code chosen by whoever made the image, run with the engine's rights (CV
 
 from typing import NamedTuple
 
+_MOST_DIGITS = 10  # of 32 bits; Python's int() raises ValueError for thousands of them
+
 
 class Credentials(NamedTuple):
     """What a process runs as, and its home directory."""
@@ -16,10 +18,12 @@ class Credentials(NamedTuple):
     home: str
 
 
-def look_up(user: str, passwd: bytes, group: bytes) -> Credentials:
+def look_up(user: str, passwd: bytes, group: bytes, more_groups: tuple[str, ...] = ()) -> Credentials:
     """The credentials of `name|uid[:group|gid]` by the contents of /etc/passwd and /etc/group.
 
-    A number need not be in the files. Supplementary groups are those that list the user, unless a group is given.
+    A number need not be in the files. Supplementary groups are the user's own one (without it a program could drop it
+    to get around a refusal, CVE-2022-36109), those that list the user, unless a group is given, and `more_groups`. The
+    messages are Docker's.
 
     Raises:
         LookupError: a name that is in neither file.
@@ -35,11 +39,14 @@ def look_up(user: str, passwd: bytes, group: bytes) -> Credentials:
             name, uid, gid, home = fields[0], entry_uid, entry_gid, fields[5]
             break
     if uid is None:
-        raise LookupError(f"no user `{name}` in the container's /etc/passwd")
+        raise LookupError(f"unable to find user {name}: no matching entries in passwd file")
+    more = [_group(name, group) for name in more_groups]
     if separator:
-        return Credentials(uid, _group(group_name, group), (), home)
-    listed = (_number(fields[2]) for fields in _records(group, 4) if name in fields[3].split(","))
-    return Credentials(uid, gid, tuple(number for number in listed if number is not None), home)
+        gid = _group(group_name, group)
+        return Credentials(uid, gid, tuple(dict.fromkeys((gid, *more))), home)
+    numbers = (_number(fields[2]) for fields in _records(group, 4) if name in fields[3].split(","))
+    listed = [number for number in numbers if number is not None]
+    return Credentials(uid, gid, tuple(dict.fromkeys((gid, *listed, *more))), home)
 
 
 def _group(name: str, group: bytes) -> int:
@@ -50,17 +57,21 @@ def _group(name: str, group: bytes) -> int:
         found = _number(fields[2])
         if fields[0] == name and found is not None:
             return found
-    raise LookupError(f"no group `{name}` in the container's /etc/group")
+    raise LookupError(f"unable to find group {name}: no matching entries in group file")
 
 
 def _records(text: bytes, least_fields: int) -> list[list[str]]:
     """Lines of at least `least_fields` fields. Others are passed over, as getpwent(3) does."""
-    lines = text.decode("utf-8", "surrogateescape").splitlines()
+    lines = text.decode("utf-8", "surrogateescape").split(
+        "\n"
+    )  # and at nothing else that Python takes for a line's end
     return [fields for fields in (line.split(":") for line in lines) if len(fields) >= least_fields]
 
 
 def _number(text: str) -> int | None:
     """`text` as a user or group number, if it is one: uid_t has 32 bits, and -1 means none."""
-    if text.isascii() and text.isdigit() and int(text) < 0xFFFF_FFFF:
-        return int(text)
-    return None
+    digits = text.lstrip("0") or text[:1]
+    if len(digits) > _MOST_DIGITS or not (text.isascii() and text.isdigit()):
+        return None
+    number = int(digits)
+    return number if number < 0xFFFF_FFFF else None

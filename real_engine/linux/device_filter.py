@@ -10,6 +10,7 @@ import os
 import struct
 from collections.abc import Iterable
 
+from real_engine.linux.devices import DeviceRule
 from real_engine.linux.libc import fail, syscall
 
 BPF_PROG_LOAD = 5
@@ -17,14 +18,20 @@ BPF_PROG_ATTACH = 8
 BPF_PROG_TYPE_CGROUP_DEVICE = 15
 BPF_CGROUP_DEVICE = 6
 BPF_F_ALLOW_MULTI = 2
+BPF_DEVCG_DEV_BLOCK = 1
 BPF_DEVCG_DEV_CHAR = 2
+_ACCESS = {"m": 1, "r": 2, "w": 4}  # BPF_DEVCG_ACC_MKNOD, _READ, _WRITE
+_KINDS = {"b": BPF_DEVCG_DEV_BLOCK, "c": BPF_DEVCG_DEV_CHAR}
 
 _LOAD_WORD = 0x61  # BPF_LDX | BPF_MEM | BPF_W
 _AND = 0x57  # BPF_ALU64 | BPF_AND | BPF_K
 _MOVE = 0xB7  # BPF_ALU64 | BPF_MOV | BPF_K
 _JUMP_NOT_EQUAL = 0x55  # BPF_JMP | BPF_JNE | BPF_K
+_MOVE_REGISTER = 0xBF  # BPF_ALU64 | BPF_MOV | BPF_X
+_SHIFT_RIGHT = 0x77  # BPF_ALU64 | BPF_RSH | BPF_K
 _EXIT = 0x95  # BPF_JMP | BPF_EXIT
-_RESULT, _CONTEXT, _TYPE, _MAJOR, _MINOR = 0, 1, 2, 3, 4  # registers: r0 is returned, r1 holds the context at the start
+# Registers: r0 is returned, r1 holds the context at the start, and r2 to r5 may be used freely.
+_RESULT, _CONTEXT, _TYPE, _MAJOR, _MINOR, _WANTED = 0, 1, 2, 3, 4, 5
 
 
 class _ProgramAttributes(ctypes.Structure):
@@ -52,26 +59,41 @@ class _AttachAttributes(ctypes.Structure):
 _bpf = syscall("bpf", ctypes.c_int, ctypes.c_void_p, ctypes.c_uint)
 
 
-def device_program(devices: Iterable[tuple[int, int | None]]) -> bytes:
-    """A program that allows the character devices (major, minor), any minor where it is None, and nothing else."""
+def device_program(rules: Iterable[DeviceRule]) -> bytes:
+    """A program that allows what one of the rules allows, and nothing else."""
     program = [
         _instruction(_LOAD_WORD, _TYPE, _CONTEXT, offset=0),  # access << 16 | type
         _instruction(_LOAD_WORD, _MAJOR, _CONTEXT, offset=4),
         _instruction(_LOAD_WORD, _MINOR, _CONTEXT, offset=8),
-        _instruction(_AND, _TYPE, constant=0xFFFF),
     ]
-    allow = [_instruction(_MOVE, _RESULT, constant=1), _instruction(_EXIT)]
-    refuse = [_instruction(_MOVE, _RESULT, constant=0), _instruction(_EXIT)]
-    program += [_instruction(_JUMP_NOT_EQUAL, _TYPE, offset=0, constant=BPF_DEVCG_DEV_CHAR)]
-    type_test = len(program) - 1
-    for major, minor in devices:
-        body = allow
-        if minor is not None:
-            body = [_instruction(_JUMP_NOT_EQUAL, _MINOR, offset=len(body), constant=minor), *body]
-        program += [_instruction(_JUMP_NOT_EQUAL, _MAJOR, offset=len(body), constant=major), *body]
-    to_refusal = len(program) - type_test - 1
-    program[type_test] = _instruction(_JUMP_NOT_EQUAL, _TYPE, offset=to_refusal, constant=BPF_DEVCG_DEV_CHAR)
-    return b"".join(program + refuse)
+    for rule in rules:
+        program += _allow(rule)
+    return b"".join([*program, _instruction(_MOVE, _RESULT, constant=0), _instruction(_EXIT)])
+
+
+def _allow(rule: DeviceRule) -> list[bytes]:
+    """Return 1 if everything about the device is as the rule says, else fall through to what follows."""
+    body = [_instruction(_MOVE, _RESULT, constant=1), _instruction(_EXIT)]
+    refused = sum(bit for letter, bit in _ACCESS.items() if letter not in rule.access)
+    if refused:
+        body = [
+            _instruction(_MOVE_REGISTER, _WANTED, _TYPE),
+            _instruction(_SHIFT_RIGHT, _WANTED, constant=16),
+            _instruction(_AND, _WANTED, constant=refused),
+            _instruction(_JUMP_NOT_EQUAL, _WANTED, offset=len(body), constant=0),
+            *body,
+        ]
+    for register, number in ((_MINOR, rule.minor), (_MAJOR, rule.major)):
+        if number is not None:
+            body = [_instruction(_JUMP_NOT_EQUAL, register, offset=len(body), constant=number), *body]
+    if rule.kind in _KINDS:
+        body = [
+            _instruction(_MOVE_REGISTER, _WANTED, _TYPE),
+            _instruction(_AND, _WANTED, constant=0xFFFF),
+            _instruction(_JUMP_NOT_EQUAL, _WANTED, offset=len(body), constant=_KINDS[rule.kind]),
+            *body,
+        ]
+    return body
 
 
 def attach_device_program(cgroup: int, program: bytes) -> None:

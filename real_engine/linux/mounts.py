@@ -17,6 +17,8 @@ MS_REMOUNT = 0x20
 MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MS_SHARED = 1 << 20
 
 MNT_DETACH = 0x2
 
@@ -149,6 +151,12 @@ def set_attributes(tree: int, attributes: int, recursive: bool = False) -> None:
     # The attributes that we use have the values of their MS_ counterparts.
     flags = MS_REMOUNT | MS_BIND | attributes
     mount(None, f"/proc/self/fd/{tree}", None, flags)
+
+
+def set_propagation(tree: int, propagation: int, recursive: bool = False) -> None:
+    """Make the mount open at `tree`, which has a place, MS_PRIVATE, MS_SLAVE or MS_SHARED; if asked to, all beneath."""
+    if not _setattr(tree, b"", AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0), _MountAttr(propagation=propagation)):
+        mount(None, f"/proc/self/fd/{tree}", None, propagation | (MS_REC if recursive else 0))
 
 
 def make_private(path: str) -> None:

@@ -10,8 +10,8 @@ clone the caller's own child all the same). That costs a millisecond: start cont
 import ctypes
 import errno
 import os
-from collections.abc import Iterable
-from signal import SIGCHLD, SIGKILL
+from collections.abc import Sequence
+from signal import SIGCHLD, SIGKILL, SIGSTOP
 
 from real_engine.linux.libc import fail, function, syscall
 
@@ -24,6 +24,7 @@ CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 CLONE_PIDFD = 0x00001000
 CLONE_PARENT = 0x00008000
+CLONE_PARENT_SETTID = 0x00100000
 CLONE_CLEAR_SIGHAND = 0x1_0000_0000
 CLONE_INTO_CGROUP = 0x2_0000_0000
 NAMESPACE_NAMES = {
@@ -38,6 +39,7 @@ NAMESPACE_NAMES = {
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
+PR_SET_KEEPCAPS = 8
 PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
@@ -87,6 +89,7 @@ _unshare = function("unshare", ctypes.c_int)
 _setns = function("setns", ctypes.c_int, ctypes.c_int)
 _prctl = function("prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 _sethostname = function("sethostname", ctypes.c_char_p, ctypes.c_size_t)
+_setdomainname = function("setdomainname", ctypes.c_char_p, ctypes.c_size_t)
 _execve = function("execve", ctypes.c_char_p, ctypes.POINTER(ctypes.c_char_p), ctypes.POINTER(ctypes.c_char_p))
 _sigfillset = function("sigfillset", ctypes.c_void_p)
 _sigemptyset = function("sigemptyset", ctypes.c_void_p)
@@ -97,19 +100,29 @@ _SIG_SETMASK = 2
 # `signal` of the C library returns the old handler, so it has a prototype of its own.
 _rt_sigaction = syscall("rt_sigaction", ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
 _SIGNAL_SET_BYTES = 8
+_LAST_SIGNAL = 64
+_UNCHANGEABLE = (SIGKILL, SIGSTOP)
 
 
-def clone3(flags: int, cgroup: int | None = None) -> tuple[int, int]:
+def clone3(flags: int, cgroup: int | None = None, join: Sequence[tuple[int, int]] = ()) -> tuple[int, int]:
     """Clone this process into the namespaces that `flags` names, and into the v2 cgroup whose directory is open.
+
+    `join` are namespaces that exist, as (descriptor, CLONE_NEW… bit), for the child alone: a PID namespace can be
+    entered only by being born in it.
 
     Returns (pid, pidfd) in the parent and (0, -1) in the child, whose signal handlers are reset to the default.
 
     Raises:
         OSError: EPERM without the right to make a namespace, ENOSPC when too many are nested or in use.
     """
-    if len(os.listdir("/proc/self/task")) == 1:
+    if not join and not has_other_threads():
         return _clone3_alone(flags, cgroup)
-    return _clone3_by_a_fork(flags, cgroup)
+    return _clone3_by_a_fork(flags, cgroup, join)
+
+
+def has_other_threads() -> bool:
+    """Whether this process has more than one thread."""
+    return os.stat("/proc/self/task").st_nlink > 3  # a directory has one link for each one in it, and two more
 
 
 def _clone3_alone(flags: int, cgroup: int | None) -> tuple[int, int]:
@@ -130,14 +143,31 @@ def _clone3_alone(flags: int, cgroup: int | None) -> tuple[int, int]:
     return pid, pidfd.value if pid else -1
 
 
-def _clone3_by_a_fork(flags: int, cgroup: int | None) -> tuple[int, int]:
-    """`clone3` for a process with several threads."""
+def clone_sibling(number: ctypes.c_int) -> int:
+    """Clone this process, which has one thread, as one more child of its own parent; returns 0 in the new process.
+
+    The kernel itself writes the new process's PID to `number`, before it runs: put that into memory which the parent
+    shares, and it knows of its child even if this process is killed at once.
+    """
+    arguments = _CloneArgs(
+        flags=CLONE_PARENT | CLONE_PARENT_SETTID | CLONE_CLEAR_SIGHAND, parent_tid=ctypes.addressof(number)
+    )
+    pid = _clone3(ctypes.byref(arguments), ctypes.sizeof(arguments))
+    if pid < 0:
+        fail("clone3")
+    return pid
+
+
+def _clone3_by_a_fork(flags: int, cgroup: int | None, join: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """`clone3` for a process with several threads, or one that must not enter the namespaces that its child enters."""
     receive, send = os.pipe2(os.O_CLOEXEC)
     try:
         fork = os.fork()
         if fork == 0:
             number = 0
             try:
+                for descriptor, kind in join:
+                    setns(descriptor, kind)
                 number, _ = _clone3_alone(flags | CLONE_PARENT, cgroup)
                 if number == 0:
                     return 0, -1
@@ -155,11 +185,20 @@ def _clone3_by_a_fork(flags: int, cgroup: int | None) -> tuple[int, int]:
             os.close(send)
     if number < 0:
         raise OSError(-number, os.strerror(-number), "clone3")
+    return number, open_child(number)
+
+
+def open_child(pid: int) -> int:
+    """A descriptor of our child `pid`, whose number nobody but we can free.
+
+    Raises:
+        OSError: no descriptor is free. The child is killed then, since nobody could watch over it.
+    """
     try:
-        return number, os.pidfd_open(number)  # our child, so nobody but we can free its number
-    except OSError:  # no descriptor is free: nobody could watch over it
-        os.kill(number, SIGKILL)
-        os.waitpid(number, 0)
+        return os.pidfd_open(pid)
+    except OSError:
+        os.kill(pid, SIGKILL)
+        os.waitpid(pid, 0)
         raise
 
 
@@ -186,15 +225,15 @@ def unblock_signals() -> None:
     _sigprocmask(_SIG_SETMASK, empty, None)
 
 
-def set_default_actions(ignored: Iterable[int]) -> None:
-    """Give the `ignored` signals their default action: an ignored one stays so over execve, a handled one doesn't.
+def set_default_actions() -> None:
+    """Give every signal its default action: an ignored one stays so over execve, a handled one doesn't.
 
     By the system call: the C library refuses to touch 32 and 33, which it uses itself, and whose own posix_spawn leaves
     them ignored in what it starts.
     """
     default = bytes(32)  # struct kernel_sigaction: SIG_DFL is 0, no flags, an empty mask
-    for number in ignored:
-        if _rt_sigaction(number, default, None, _SIGNAL_SET_BYTES) < 0:
+    for number in range(1, _LAST_SIGNAL + 1):
+        if number not in _UNCHANGEABLE and _rt_sigaction(number, default, None, _SIGNAL_SET_BYTES) < 0:
             fail(f"signal {number}")
 
 
@@ -239,6 +278,13 @@ def sethostname(name: str) -> None:
     """Set the host name of this UTS namespace."""
     encoded = name.encode()
     if _sethostname(encoded, len(encoded)) < 0:
+        fail(name)
+
+
+def setdomainname(name: str) -> None:
+    """Set the NIS domain name of this UTS namespace."""
+    encoded = name.encode()
+    if _setdomainname(encoded, len(encoded)) < 0:
         fail(name)
 
 

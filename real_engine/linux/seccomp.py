@@ -11,7 +11,7 @@ import json
 import platform
 import struct
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,6 +51,9 @@ _RET_K = 0x06
 _FARTHEST_CONDITIONAL_JUMP = 255
 _MOST_INSTRUCTIONS = 4096  # BPF_MAXINSNS
 
+# Source: arch/x86/include/uapi/asm/unistd.h, __X32_SYSCALL_BIT. All higher numbers have it or are no calls either.
+_X32_BIT = 0x40000000
+
 _NUMBERS_FILE = Path(__file__).with_name("syscall_numbers.json")
 
 
@@ -81,6 +84,12 @@ class Rule(NamedTuple):
 
 Program = list[Instruction]
 
+_PASSING = (_ACTIONS["SCMP_ACT_ALLOW"], _ACTIONS["SCMP_ACT_LOG"])
+_NO_X32 = (
+    Instruction(_JMP_JGE_K, 0, 1, _X32_BIT),
+    Instruction(_RET_K, 0, 0, _ACTIONS["SCMP_ACT_ERRNO"] | errno.ENOSYS),
+)
+
 
 @cache
 def syscall_numbers(machine: str) -> Mapping[str, int]:
@@ -103,9 +112,19 @@ def compile_profile_file(path: Path, capabilities: frozenset[str]) -> bytes:
         OSError: the file can't be read.
         ValueError: it isn't a profile, with the reason.
     """
+    return compile_profile_text(path.read_text(), capabilities)
+
+
+@lru_cache(maxsize=32)
+def compile_profile_text(text: str, capabilities: frozenset[str]) -> bytes:
+    """The filter of the profile that `text` is, as JSON; the last ones are kept.
+
+    Raises:
+        ValueError: it isn't a profile, with the reason.
+    """
     release = platform.release().split(".")
     kernel = (int(release[0]), int("".join(digit for digit in release[1] if digit.isdigit())))
-    return assemble(compile_profile(json.loads(path.read_text()), capabilities, platform.machine(), kernel))
+    return assemble(compile_profile(json.loads(text), capabilities, platform.machine(), kernel))
 
 
 def compile_profile(
@@ -113,7 +132,9 @@ def compile_profile(
 ) -> Program:
     """Compile a profile in Docker's format for a process that keeps `capabilities`, on a machine and a kernel version.
 
-    Calls of another architecture (32-bit ones on x86_64, say) have other numbers, so they end the process.
+    Calls of another architecture (32-bit ones on x86_64, say) have other numbers, so they end the process. Those of
+    x32, which are calls of x86_64 with a bit more in their number, don't exist (ENOSYS) where the profile allows what
+    it doesn't name: it would be evaded by them.
 
     Raises:
         ValueError: an action, operator or shape that the format doesn't have.
@@ -129,6 +150,7 @@ def compile_profile(
         Instruction(_JMP_JEQ_K, 1, 0, AUDIT_ARCH[machine]),
         Instruction(_RET_K, 0, 0, SECCOMP_RET_KILL_PROCESS),
         Instruction(_LD_W_ABS, 0, 0, _NUMBER_OFFSET),
+        *(_NO_X32 if machine == "x86_64" and default in _PASSING else ()),
         *tree,
     ]
     if len(program) > _MOST_INSTRUCTIONS:

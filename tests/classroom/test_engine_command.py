@@ -50,7 +50,7 @@ def test_status_of_what_cannot_run(onggi, command, status):
 def test_a_failure_of_the_engine_is_125(onggi):
     result = onggi("-u", "ghost", "busybox", "true")
     assert (125, 1) == (result.returncode, len(result.stderr.splitlines()))
-    assert "no user `ghost`" in result.stderr
+    assert "unable to find user ghost" in result.stderr
 
 
 @pytest.mark.root
@@ -114,7 +114,7 @@ def test_a_dry_run_makes_nothing(onggi, root):
     result = onggi("--dry-run", "busybox", "touch", "/never")
     assert ("", 0) == (result.stdout, result.returncode)
     assert "execve(touch /never)" in result.stderr
-    assert [] == os.listdir(Path(root) / "containers")
+    assert [] == os.listdir(Path(root) / "runs")
 
 
 @pytest.mark.root
@@ -129,7 +129,7 @@ def test_signals_are_passed_on_and_insisting_kills(root):
         process.send_signal(signal.SIGINT)  # which process 1 doesn't handle, and so ignores
         process.send_signal(signal.SIGTERM)
         assert 137 == process.wait(timeout=20)
-    assert [] == os.listdir(Path(root) / "containers")
+    assert [] == os.listdir(Path(root) / "runs")
 
 
 @pytest.mark.root

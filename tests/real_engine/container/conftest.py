@@ -41,7 +41,7 @@ def leftovers(engine: Engine) -> Iterator[Callable[[], list[Path]]]:
     """What is left of containers: directories, and cgroups. A test that uses this fails if anything is, at its end."""
 
     def find() -> list[Path]:
-        places = [engine.containers, *(hierarchy.parent for hierarchy in engine.host.hierarchies)]
+        places = [engine.runs, *(hierarchy.parent for hierarchy in engine.host.hierarchies)]
         return [path for place in places for path in place.iterdir() if path.is_dir() and len(path.name) == 12]
 
     yield find

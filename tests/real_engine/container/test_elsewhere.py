@@ -19,10 +19,11 @@ from real_engine.container.spec import ContainerSpec, Limits
 from real_engine.errors import EngineError
 from real_engine.images.busybox import builtin_image
 from real_engine.container import engine as engine_module
-from real_engine.linux import mounts, processes
+from real_engine.linux import capabilities, mounts, processes
 root = Path(sys.argv[1])
 # Compiled here, and kept, since an ordinary user may not be able to read the checkout, and a jail has none.
-engine_module._filter(ContainerSpec((root,), ("true",)))
+kept = ContainerSpec((root,), ("true",)).capability_mask
+engine_module._compile("default", frozenset(capabilities.names(kept)))
 """
 
 _ORDINARY_USER = (
@@ -54,7 +55,7 @@ image = builtin_image(Path("/data"))
 script = "pwd; ls -d /proc/1 /dev/null; ls / | grep -c data; cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max"
 with engine.start(ContainerSpec(image.layers, ("sh", "-c", script), limits=Limits(pids=7))) as container:
     container.wait()
-print(len(os.listdir("/data/containers")))
+print(len(os.listdir("/data/runs")))
 """
 )
 
@@ -130,7 +131,7 @@ for options in ({"limits": Limits(pids=5)}, {"user": "nobody"}):
         run("true", **options)
     except EngineError as error:
         print(error)
-print(os.listdir(root / "containers"))
+print(os.listdir(root / "runs"))
 """
     )
     limit, user, left = _python(script, own_root)
@@ -142,7 +143,7 @@ print(os.listdir(root / "containers"))
 @not_in_a_chroot
 def test_directories_that_nobody_may_enter_are_removed_too(own_root):
     script = "run('mkdir -p /a/b/c && touch /a/b/c/d && ln -s /etc /a/b/link && chmod 0 /a/b/c /a/b /a')"
-    assert ["status 0", "[]"] == _python(_ORDINARY_USER + script + "\nprint(os.listdir(root / 'containers'))", own_root)
+    assert ["status 0", "[]"] == _python(_ORDINARY_USER + script + "\nprint(os.listdir(root / 'runs'))", own_root)
 
 
 @pytest.mark.skipif(_in_a_chroot(), reason="these tests run in a chroot, so all the others show that it works")
@@ -154,3 +155,54 @@ def test_in_a_chroot_that_is_no_mount_point(tmp_path):
     command = [sys.executable, "-c", _CHROOT, str(root), str(jail)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ["/", "/dev/null", "/proc/1", "0", "7", "0"] == result.stdout.split(), result.stderr
+
+
+_ROOT_OF_A_USER_NAMESPACE = (
+    _PREAMBLE
+    + """
+from real_engine.container.spec import Device, ExecSpec
+ready, go = os.pipe(), os.pipe()
+child = os.fork()
+if child:
+    os.read(ready[0], 1)
+    for name in ("uid_map", "gid_map"):
+        Path(f"/proc/{child}/{name}").write_text("0 100000 65536")
+    os.write(go[1], b"x")
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+processes.unshare(processes.CLONE_NEWUSER | processes.CLONE_NEWNS | processes.CLONE_NEWNET)
+os.write(ready[1], b"x")
+os.read(go[0], 1)
+os.setgroups([]); os.setresgid(0, 0, 0); os.setresuid(0, 0, 0)
+engine = Engine(root)
+image = builtin_image(root)
+def run(script, **options):
+    with engine.start(ContainerSpec(image.layers, ("sh", "-c", script), **options)) as container:
+        print("status", container.wait(), flush=True)
+run("id -u; echo gone > /dev/null && echo works; mknod /disk b 8 0; grep CapEff /proc/self/status")
+run("id -u; ls /dev/mine; touch /tmp/x; ls -ln /tmp/x", user="nobody", devices=(Device("/dev/full", "/dev/mine"),))
+run("mkdir /sys/x; ls -d /sys/class/net/lo", network="host", no_new_privileges=False)
+spec = ContainerSpec(image.layers, ("sleep", "60"), upper=root / "upper", work=root / "work", no_new_privileges=False)
+with engine.create(spec, "one") as container:
+    container.begin((0, 1, 2)); container.complete()
+    program = ExecSpec(("sh", "-c", "tr '\\\\0' ' ' < /proc/1/cmdline; id -u"))
+    with engine.enter(container.pidfd, "one", spec, program) as entry:
+        entry.begin((0, 1, 2)); entry.complete()
+        print("status", entry.wait())
+"""
+)
+
+
+@not_in_a_chroot
+def test_the_root_of_a_user_namespace(tmp_path, own_root):
+    """As a rootless daemon is, with subordinate ids: it can make no device, and so lends those of the host."""
+    os.chown(own_root, 100000, 100000)
+    command = [sys.executable, "-c", _ROOT_OF_A_USER_NAMESPACE, str(own_root)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    lines = result.stdout.splitlines()
+    assert ["0", "works", f"CapEff:\t{0xA80425FB:016x}", "status 0"] == lines[:4], result.stderr
+    assert ["65534", "/dev/mine"] == lines[4:6]
+    assert ["65534", "65534"] == lines[6].split()[2:4]
+    assert ["status 0", "/sys/class/net/lo", "status 0", "sleep 60 0", "status 0"] == lines[7:]
+    assert ["Operation not permitted", "Read-only file system"] == [
+        line.rsplit(": ", 1)[1] for line in result.stderr.splitlines()
+    ]

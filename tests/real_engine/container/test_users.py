@@ -15,14 +15,14 @@ GROUP = b"root:x:0:\nweb:x:34:\nstaff:x:50:bob,alice\nwheel:x:10:alice\nbad:x:no
 @pytest.mark.parametrize(
     ("user", "expected"),
     [
-        ("root", Credentials(0, 0, (), "/root")),
-        ("0", Credentials(0, 0, (), "/root")),
-        ("alice", Credentials(1000, 1000, (50, 10), "/home/alice")),
-        ("1000", Credentials(1000, 1000, (50, 10), "/home/alice")),
-        ("alice:web", Credentials(1000, 34, (), "/home/alice")),
-        ("web:7", Credentials(33, 7, (), "")),
-        ("4242", Credentials(4242, 0, (), "/")),
-        ("4242:4243", Credentials(4242, 4243, (), "/")),
+        ("root", Credentials(0, 0, (0,), "/root")),
+        ("0", Credentials(0, 0, (0,), "/root")),
+        ("alice", Credentials(1000, 1000, (1000, 50, 10), "/home/alice")),
+        ("1000", Credentials(1000, 1000, (1000, 50, 10), "/home/alice")),
+        ("alice:web", Credentials(1000, 34, (34,), "/home/alice")),
+        ("web:7", Credentials(33, 7, (7,), "")),
+        ("4242", Credentials(4242, 0, (0,), "/")),
+        ("4242:4243", Credentials(4242, 4243, (4243,), "/")),
     ],
 )
 def test_look_up(user, expected):
@@ -31,7 +31,7 @@ def test_look_up(user, expected):
 
 @pytest.mark.parametrize("user", ["ghost", "", "alice:ghosts", "alice:", "-1", "4294967295", "１"])
 def test_who_is_not_there(user):
-    with pytest.raises(LookupError, match="in the container's"):
+    with pytest.raises(LookupError, match="no matching entries in"):
         look_up(user, PASSWD, GROUP)
 
 

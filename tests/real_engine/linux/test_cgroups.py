@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from real_engine.errors import NotImplementedHere
 from real_engine.linux import cgroups
-from real_engine.linux.cgroups import Hierarchy, Setting
+from real_engine.linux.cgroups import Hierarchy
+from real_engine.linux.devices import DeviceRule
 
 V2 = "30 25 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate"
 V1 = """\
@@ -44,21 +46,39 @@ def test_mode(tmp_path, mountinfo, mode):
 
 def test_v1_has_a_hierarchy_for_each_controller_that_counts(tmp_path):
     found = cgroups.hierarchies(machine(tmp_path, V1))
-    assert [{"cpu", "cpuacct"}, {"memory"}, {"pids"}] == [set(hierarchy.controllers) for hierarchy in found]
-    assert ["cpu,cpuacct", "memory", "pids"] == [hierarchy.name for hierarchy in found]
+    assert [{"cpu", "cpuacct"}, {"memory"}, {"pids"}, set(), set()] == [set(each.controllers) for each in found]
+    assert ["cpu,cpuacct", "memory", "pids", "net_cls", "systemd"] == [hierarchy.name for hierarchy in found]
+    assert [False, False, False, True, True] == [hierarchy.on_demand for hierarchy in found]
     assert tmp_path / "sys/fs/cgroup/memory/onggi" == found[1].parent
 
 
-def test_hybrid_leaves_out_a_v2_hierarchy_without_our_controllers(tmp_path):
+def test_on_hybrid_a_v2_hierarchy_without_our_controllers_is_joined_on_demand(tmp_path):
     root = machine(tmp_path, HYBRID)
     v2_group(root / "sys/fs/cgroup/unified", "hugetlb")
-    assert [1, 1, 1] == [hierarchy.version for hierarchy in cgroups.hierarchies(root)]
+    found = cgroups.hierarchies(root)
+    assert [(2, True)] == [(each.version, each.on_demand) for each in found if each.version == 2]
+    assert [1, 1, 1] == [each.version for each in found if not each.on_demand]
+
+
+def test_the_cpuset_and_the_freezer_of_v1_are_joined_on_demand(tmp_path):
+    lines = (
+        "32 31 0:29 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset\n"
+        "33 31 0:30 / /sys/fs/cgroup/freezer rw - cgroup cgroup rw,freezer\n"
+        "34 31 0:31 / /sys/fs/cgroup/blkio rw - cgroup cgroup rw,blkio"
+    )
+    found = cgroups.hierarchies(machine(tmp_path, lines))
+    assert {"cpuset": True, "freezer": True, "blkio": False} == {each.name: each.on_demand for each in found}
+
+
+def test_the_name_of_the_parent_group_is_the_callers(tmp_path):
+    found = cgroups.hierarchies(machine(tmp_path, V1), "another")
+    assert {"another"} == {each.parent.name for each in found}
 
 
 def test_v2_as_root(tmp_path):
     root = machine(tmp_path, V2)
     top = v2_group(root / "sys/fs/cgroup", "cpuset cpu io memory pids")
-    expected = Hierarchy(2, frozenset({"cpu", "memory", "pids"}), top, top / "onggi")
+    expected = Hierarchy(2, frozenset({"cpu", "cpuset", "io", "memory", "pids"}), top, top / "onggi")
     assert (expected,) == cgroups.hierarchies(root)
 
 
@@ -115,36 +135,23 @@ def test_v2_without_delegation_says_so(tmp_path, monkeypatch):
     assert "delegated" in hierarchy.unavailable
 
 
-def test_limits_on_v2(tmp_path):
-    hierarchy = Hierarchy(2, frozenset({"memory", "cpu", "pids"}), tmp_path, tmp_path / "onggi")
-    hierarchy.parent.mkdir()
-    without_swap = cgroups.limit_settings(hierarchy, 1 << 20, 1.5, 9)
-    assert [("memory.max", "1048576"), ("cpu.max", "150000 100000"), ("pids.max", "9")] == _short(without_swap)
-    (hierarchy.parent / "memory.swap.max").write_text("max")
-    settings = cgroups.limit_settings(hierarchy, 1 << 20, None, None)
-    assert [("memory.max", "1048576"), ("memory.swap.max", "0")] == _short(settings)
-
-
-def test_limits_on_v1_go_to_the_hierarchy_that_controls_them(tmp_path):
-    memory = Hierarchy(1, frozenset({"memory"}), tmp_path / "memory", tmp_path / "memory/onggi")
-    cpu = Hierarchy(1, frozenset({"cpu", "cpuacct"}), tmp_path / "cpu", tmp_path / "cpu/onggi")
-    memory.parent.mkdir(parents=True)
-    (memory.parent / "memory.memsw.limit_in_bytes").write_text("")
-    limits = (64 << 20, 0.25, 5)
-    assert [
-        ("memory.limit_in_bytes", "67108864"),
-        ("memory.memsw.limit_in_bytes", "67108864"),
-    ] == _short(cgroups.limit_settings(memory, *limits))
-    assert [("cpu.cfs_period_us", "100000"), ("cpu.cfs_quota_us", "25000")] == _short(
-        cgroups.limit_settings(cpu, *limits)
-    )
-    assert [] == cgroups.limit_settings(cpu, None, None, None)
-
-
 def test_devices_on_v1():
-    settings = cgroups.device_settings([(1, 3), (136, None)])
-    expected = [("devices.deny", "a"), ("devices.allow", "c 1:3 rwm"), ("devices.allow", "c 136:* rwm")]
-    assert expected == _short(settings)
+    settings = cgroups.device_settings([DeviceRule("c", 1, 3), DeviceRule("b", 136, None, "r")])
+    expected = [("devices.deny", "a"), ("devices.allow", "c 1:3 rwm"), ("devices.allow", "b 136:* r")]
+    assert expected == [(setting.file, setting.value) for setting in settings]
+
+
+def test_a_v1_cpuset_is_handed_down(tmp_path):
+    top, parent = tmp_path / "cpuset", tmp_path / "cpuset/onggi"
+    parent.mkdir(parents=True)
+    for name, value in (("cpus", "0-1"), ("mems", "0")):
+        (top / f"cpuset.{name}").write_text(f"{value}\n")
+        (parent / f"cpuset.{name}").write_text("\n")
+    (parent / "cgroup.clone_children").write_text("0\n")
+    cgroups.prepare_parent(Hierarchy(1, frozenset({"cpuset"}), top, parent))
+    assert ("0-1\n", "0\n", "1") == tuple(
+        (parent / name).read_text() for name in ("cpuset.cpus", "cpuset.mems", "cgroup.clone_children")
+    )
 
 
 def test_kill_by_the_file_that_v2_has(tmp_path):
@@ -154,11 +161,30 @@ def test_kill_by_the_file_that_v2_has(tmp_path):
 
 
 def test_remove(tmp_path):
-    (tmp_path / "group").mkdir()
+    (tmp_path / "group/made by itself/deeper").mkdir(parents=True)
     cgroups.remove(tmp_path / "group")
     cgroups.remove(tmp_path / "group")
     assert [] == list(tmp_path.iterdir())
 
 
-def _short(settings: list[Setting]) -> list[tuple[str, str]]:
-    return [(setting.file, setting.value) for setting in settings]
+def test_destroy_passes_over_what_does_not_exist(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/cgroup.procs").write_text("")
+    (tmp_path / "there/cgroup.procs").unlink()
+    cgroups.destroy([tmp_path / "never", tmp_path / "there"])
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_v2_says_what_is_frozen(tmp_path):
+    (tmp_path / "cgroup.events").write_text("populated 1\nfrozen 1\n")
+    assert cgroups.is_frozen(tmp_path)
+    (tmp_path / "cgroup.freeze").write_text("1")
+    (tmp_path / "cgroup.events").write_text("populated 1\nfrozen 0\n")
+    cgroups.set_frozen(tmp_path, False)
+    assert "0" == (tmp_path / "cgroup.freeze").read_text()
+
+
+def test_without_a_freezer_that_is_said(tmp_path):
+    with pytest.raises(NotImplementedHere, match="no freezer cgroup"):
+        cgroups.set_frozen(tmp_path, True)
+    assert not cgroups.is_frozen(tmp_path)

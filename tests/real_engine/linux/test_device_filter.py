@@ -6,10 +6,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from real_engine.linux.device_filter import device_program
+from real_engine.linux.devices import DeviceRule
 
 CHARACTER, BLOCK = 2, 1
-NUMBER = st.integers(0, 300)
-DEVICES = st.lists(st.tuples(NUMBER, st.none() | NUMBER), max_size=12)
+KINDS = {"c": CHARACTER, "b": BLOCK}
+ACCESS = {"m": 1, "r": 2, "w": 4}
+NUMBER = st.integers(0, 4)  # few, so that rules and devices often meet
+RULES = st.lists(
+    st.builds(
+        DeviceRule,
+        st.sampled_from("abc"),
+        st.none() | NUMBER,
+        st.none() | NUMBER,
+        st.sampled_from(["r", "w", "m", "rw", "rm", "rwm"]),
+    ),
+    max_size=12,
+)
 
 
 def decide(program: bytes, kind: int, access: int, major: int, minor: int) -> int:
@@ -26,6 +38,10 @@ def decide(program: bytes, kind: int, access: int, major: int, minor: int) -> in
                 registers[destination] = int.from_bytes(context[offset : offset + 4], "little")
             case 0x57:
                 registers[destination] &= constant
+            case 0xBF:
+                registers[destination] = registers[both >> 4]
+            case 0x77:
+                registers[destination] >>= constant
             case 0xB7:
                 registers[destination] = constant
             case 0x55:
@@ -36,15 +52,21 @@ def decide(program: bytes, kind: int, access: int, major: int, minor: int) -> in
                 raise AssertionError(f"no such instruction: {code:#x}")
 
 
-@given(devices=DEVICES, access=st.integers(1, 7), major=NUMBER, minor=NUMBER)
-def test_exactly_the_listed_character_devices(devices, access, major, minor):
-    program = device_program(devices)
-    listed = (major, minor) in devices or (major, None) in devices
-    assert int(listed) == decide(program, CHARACTER, access, major, minor)
-    assert 0 == decide(program, BLOCK, access, major, minor)
+@given(
+    rules=RULES, kind=st.sampled_from("cb"), access=st.sampled_from(["r", "w", "m", "rw"]), major=NUMBER, minor=NUMBER
+)
+def test_exactly_what_one_of_the_rules_allows(rules, kind, access, major, minor):
+    allowed = any(
+        rule.kind in ("a", kind)
+        and rule.major in (None, major)
+        and rule.minor in (None, minor)
+        and set(access) <= set(rule.access)
+        for rule in rules
+    )
+    bits = sum(ACCESS[letter] for letter in access)
+    assert int(allowed) == decide(device_program(rules), KINDS[kind], bits, major, minor)
 
 
-@given(devices=DEVICES.filter(bool), access=st.integers(1, 7))
-def test_every_listed_device(devices, access):
-    for major, minor in devices:
-        assert 1 == decide(device_program(devices), CHARACTER, access, major, 7 if minor is None else minor)
+@given(rules=RULES)
+def test_a_rule_reads_as_it_is_written(rules):
+    assert rules == [DeviceRule.parse(str(rule)) for rule in rules]

@@ -1,5 +1,6 @@
 """The filter decides as the profile says: every compiled program is run by an interpreter of the kernel's rules."""
 
+import errno
 import json
 import platform
 from pathlib import Path
@@ -219,3 +220,18 @@ def test_the_default_profile_compiles_for_this_machine():
 def test_the_profile_names_only_calls_that_exist():
     known = set(seccomp.syscall_numbers("x86_64")) | set(seccomp.syscall_numbers("aarch64"))
     assert set() == {name for rule in PROFILE["syscalls"] for name in rule["names"]} - known
+
+
+def test_a_profile_that_only_forbids_is_not_evaded_by_x32():
+    profile = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["chmod"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}],
+    }
+    program = seccomp.compile_profile(profile, frozenset(), "x86_64", (6, 0))
+    chmod = seccomp.syscall_numbers("x86_64")["chmod"]
+    assert EPERM == decide(program, "x86_64", chmod)
+    assert ALLOW == decide(program, "x86_64", chmod + 1)
+    for number in (chmod, 0, 511):
+        assert 0x00050000 | errno.ENOSYS == decide(program, "x86_64", 0x40000000 | number)
+    without = seccomp.compile_profile(profile, frozenset(), "aarch64", (6, 0))
+    assert ALLOW == decide(without, "aarch64", 0x40000000)
