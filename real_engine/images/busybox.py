@@ -1,19 +1,28 @@
 """The built-in image `busybox`, made from the host's own static busybox, so that nothing need be downloaded."""
 
+import contextlib
 import hashlib
 import os
+import platform
 import shutil
 import struct
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from real_engine.errors import EngineError
 
 NAME = "busybox"
 CANDIDATES = tuple(Path(directory) / "busybox" for directory in ("/bin", "/usr/bin", "/usr/local/bin", "/sbin"))
+
+RECIPE_LABEL = "onggi.busybox"
+"""The label of the built-in image that holds its `recipe_digest`."""
+
+_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # Go's words, which images use
 
 _RECIPE = b"1"  # to be raised when the files below change: an image made by an older recipe isn't used again
 _DIRECTORIES = ("dev", "etc", "home", "mnt", "opt", "proc", "root", "run", "srv", "sys", "tmp", "usr", "var", "var/log")
@@ -58,7 +67,7 @@ def builtin_image(root: Path, candidates: Sequence[Path] = CANDIDATES) -> Image:
     images = root.absolute() / "images"
     try:
         content = binary.read_bytes()
-        digest = hashlib.sha256(content + _RECIPE).hexdigest()
+        digest = recipe_digest(content)
         directory = images / f"{NAME}-{digest[:16]}"
         if not directory.exists():
             images.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -107,23 +116,58 @@ def find_busybox(candidates: Sequence[Path] = CANDIDATES) -> Path:
     raise EngineError("no busybox on this machine to make the built-in image from: apt-get install busybox-static")
 
 
+def recipe_digest(content: bytes) -> str:
+    """What tells one built-in image from another: the busybox binary and the recipe for the files around it."""
+    return hashlib.sha256(content + _RECIPE).hexdigest()
+
+
+@contextlib.contextmanager
+def assembled(root: Path, candidates: Sequence[Path] = CANDIDATES) -> Iterator[int]:
+    """The image's root directory, open, as a temporary tree under `root`/tmp.
+
+    Raises:
+        EngineError: there is no static busybox on this machine.
+        OSError: no room under `root`.
+    """
+    binary = find_busybox(candidates)
+    temporary = root / "tmp"
+    temporary.mkdir(parents=True, exist_ok=True, mode=0o700)
+    building = Path(tempfile.mkdtemp(dir=temporary, prefix=f".{NAME}-"))
+    try:
+        _fill(building, binary, binary.read_bytes())
+        descriptor = os.open(building, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def image_configuration(content: bytes, diff_id: str, comment: str) -> dict[str, Any]:
+    """The configuration of the built-in image (OCI image-spec v1.1 config.md): no time, so that its id is the same."""
+    from real_engine.images.config_changes import complete  # with the builder's parser, which `engine run` doesn't need
+
+    created = "1970-01-01T00:00:00Z"
+    return {
+        "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
+        "comment": comment,
+        "config": complete({"Env": [_PATH], "Cmd": ["sh"], "Labels": {RECIPE_LABEL: recipe_digest(content)}}),
+        "created": created,
+        "history": [
+            {"created": created, "created_by": "/bin/sh -c #(nop) ADD busybox in / "},
+            {"created": created, "created_by": '/bin/sh -c #(nop)  CMD ["sh"]', "empty_layer": True},
+        ],
+        "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+    }
+
+
 def _assemble(binary: Path, content: bytes, directory: Path) -> None:
     """Make the root file system beside `directory`, and put it there in one move."""
-    listed = subprocess.run([binary, "--list-full"], capture_output=True, text=True, check=True).stdout
     building = Path(tempfile.mkdtemp(dir=directory.parent, prefix=".building-"))
     try:
-        for name in _DIRECTORIES:
-            _make_directory(building, name)
-        for name, text in _FILES.items():
-            _write(building / name, text.encode(), 0o644)
-        _make_directory(building, "bin")
-        _write(building / "bin/busybox", content, 0o755)
-        for applet in listed.split():
-            link = building / applet
-            if link.name != "busybox":
-                _make_directory(building, os.path.dirname(applet))
-                link.symlink_to(os.path.relpath("bin/busybox", os.path.dirname(applet)))
-        building.chmod(0o755)
+        _fill(building, binary, content)
         try:
             building.rename(directory)
         except OSError:
@@ -132,6 +176,23 @@ def _assemble(binary: Path, content: bytes, directory: Path) -> None:
             # Another process was first, and its image is the same as ours.
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def _fill(building: Path, binary: Path, content: bytes) -> None:
+    """Make the root file system in the empty directory `building`."""
+    listed = subprocess.run([binary, "--list-full"], capture_output=True, text=True, check=True).stdout
+    for name in _DIRECTORIES:
+        _make_directory(building, name)
+    for name, text in _FILES.items():
+        _write(building / name, text.encode(), 0o644)
+    _make_directory(building, "bin")
+    _write(building / "bin/busybox", content, 0o755)
+    for applet in listed.split():
+        link = building / applet
+        if link.name != "busybox":
+            _make_directory(building, os.path.dirname(applet))
+            link.symlink_to(os.path.relpath("bin/busybox", os.path.dirname(applet)))
+    building.chmod(0o755)
 
 
 def _make_directory(root: Path, name: str) -> None:

@@ -1,0 +1,151 @@
+"""The files of a tar archive as a tree in memory, so that a build whose steps are all cached writes none of them.
+
+Only for archives that leave no doubt what comes of them: each path once, directories before what is in them or not at
+all, no hard links or devices, nothing that leads out. All others are extracted at once, and looked at on the disk.
+"""
+
+import errno
+import os
+import stat
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from real_engine.images.tar_reader import DIRECTORY, REGULAR, SYMLINK, Entry
+
+_MOST_LINKS = 40
+_KINDS = {REGULAR: stat.S_IFREG, DIRECTORY: stat.S_IFDIR, SYMLINK: stat.S_IFLNK}
+
+
+@dataclass(slots=True)
+class _Node:
+    mode: int
+    link: str = ""
+    size: int = 0
+    children: "dict[str, _Node]" = field(default_factory=dict)
+    explicit: bool = True
+
+    @property
+    def status(self) -> os.stat_result:
+        return os.stat_result((self.mode, 0, 0, 1, 0, 0, self.size, 0, 0, 0))
+
+
+class Doubtful(Exception):
+    """What comes of the archive can't be told without extracting it."""
+
+
+class ArchiveTree:
+    """The tree of an archive's entries, which `add` takes in their order. Paths are as in `trees.Tree`."""
+
+    def __init__(self) -> None:
+        self._root = _Node(stat.S_IFDIR | 0o755)
+
+    def add(self, entry: Entry, member: tarfile.TarInfo) -> str:
+        """Take an entry, read by both readers of archives; returns its path.
+
+        Raises:
+            Doubtful: see the module.
+        """
+        kind = _KINDS.get(entry.kind)
+        parts = [part for part in entry.name.split("/") if part not in ("", ".")]
+        if (
+            kind is None
+            or entry.name.startswith("/")
+            or ".." in parts
+            or "\0" in entry.name
+            or member.issparse()
+            or member.size != entry.size
+            or [part for part in member.name.split("/") if part not in ("", ".")] != parts
+        ):
+            raise Doubtful
+        if not parts:
+            if kind != stat.S_IFDIR:
+                raise Doubtful
+            return ""
+        directory = self._root
+        for part in parts[:-1]:
+            directory = directory.children.setdefault(part, _Node(stat.S_IFDIR | 0o755, explicit=False))
+            if not stat.S_ISDIR(directory.mode):
+                raise Doubtful
+        if parts[-1] in directory.children:
+            raise Doubtful
+        directory.children[parts[-1]] = _Node(
+            kind | (0o777 if kind == stat.S_IFLNK else entry.mode), entry.link, entry.size
+        )
+        return "/".join(parts)
+
+    def status(self, path: str) -> os.stat_result:
+        """What kind of file `path` leads to.
+
+        Raises:
+            OSError: it isn't there.
+        """
+        return self._find(path)[1].status
+
+    def resolve(self, path: str) -> str:
+        """Where `path` leads to.
+
+        Raises:
+            OSError: it isn't there.
+        """
+        return self._find(path)[0]
+
+    def walk(self, path: str = "", depth: int | None = None) -> Iterator[tuple[str, os.stat_result]]:
+        """All beneath the directory `path`, names in the order of their bytes, parents first.
+
+        Raises:
+            OSError: it isn't there.
+        """
+        found, node = self._find(path)
+        yield from _walk(node, found, depth)
+
+    def remove(self, path: str) -> None:
+        """Take a file out.
+
+        Raises:
+            OSError: it isn't there.
+        """
+        parent, name = os.path.split(self.resolve(path))
+        del self._find(parent)[1].children[name]
+
+    def _find(self, path: str) -> tuple[str, _Node]:
+        """The node that `path` leads to, links followed as if the root were `/`, and its path."""
+        waiting = path.split("/")[::-1]
+        at: list[tuple[str, _Node]] = []
+        links = 0
+        while waiting:
+            part = waiting.pop()
+            directory = at[-1][1] if at else self._root
+            if part in ("", "."):
+                continue
+            if part == "..":
+                del at[-1:]
+                continue
+            if not stat.S_ISDIR(directory.mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+            node = directory.children.get(part)
+            if node is None:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+            if stat.S_ISLNK(node.mode):
+                links += 1
+                if links > _MOST_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+                if node.link.startswith("/"):
+                    at = []
+                waiting += node.link.split("/")[::-1]
+                continue
+            at.append((part, node))
+        return "/".join(part for part, _ in at), at[-1][1] if at else self._root
+
+
+def _walk(node: _Node, prefix: str, depth: int | None) -> Iterator[tuple[str, os.stat_result]]:
+    if depth == 0:
+        return
+    if not stat.S_ISDIR(node.mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), prefix)
+    for name in sorted(node.children, key=os.fsencode):
+        child = node.children[name]
+        path = f"{prefix}/{name}" if prefix else name
+        yield path, child.status
+        if stat.S_ISDIR(child.mode):
+            yield from _walk(child, path, None if depth is None else depth - 1)
