@@ -3,8 +3,9 @@
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,6 +49,15 @@ def new_children() -> Callable[[], set[int]]:
 
     before = children()
     return lambda: children() - before
+
+
+@pytest.fixture(scope="session")
+def dockers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Docker's own daemon, one for all tests that compare with it; skips where it is not installed."""
+    from daemons import dockers_daemon
+
+    with dockers_daemon(tmp_path_factory.mktemp("dockerd")) as daemon:
+        yield daemon
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""`onggi engine run IMAGE COMMAND…`: a container on onggi's own engine; `--explain` shows how it comes to be."""
+"""`onggi engine run IMAGE COMMAND…`: a container on onggi's own engine; `--explain` shows how it comes to be.
+
+`onggi engine serve` is the engine as a daemon.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from classroom.commands.engine_records import Reasons
     from real_engine.container.container import Container
     from real_engine.container.engine import Engine
     from real_engine.container.spec import ContainerSpec
+    from real_engine.container.steps import Operation
     from real_engine.images.busybox import Image
 
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -23,6 +28,14 @@ _PATIENCE = 3  # as many interrupts as docker run takes before it gives up on a 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `onggi engine` understands to its parser."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    from classroom.commands import engine_kernel, engine_serve, engine_watch
+
+    serve_parser = actions.add_parser(
+        "serve", help="serve Docker's Engine API, for docker and docker-compose", description=engine_serve.DESCRIPTION
+    )
+    engine_serve.add_arguments(serve_parser)
+    engine_watch.add_arguments(actions)
+    engine_kernel.add_arguments(actions)
     run_parser = actions.add_parser(
         "run",
         help="run a command in a new container",
@@ -31,15 +44,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "128 + n after signal n.",
     )
     add = run_parser.add_argument
+    add("-H", "--host", metavar="URL", help="let the daemon there run it, unix://PATH or tcp://HOST:PORT, and not us")
+    engine_watch.add_language(run_parser)
     add("--root", metavar="DIRECTORY", help="where images and containers are kept (default: /var/lib/onggi for root)")
     add("-m", "--memory", type=_size, metavar="BYTES", help="memory limit, with a unit b, k, m or g: 64m")
     add("--cpus", type=float, metavar="NUMBER", help="CPU limit: 0.5 is half a core")
     add("--pids-limit", type=int, metavar="NUMBER", help="most processes and threads at once")
     add(
         "--network",
-        choices=("none", "host"),
-        default="none",
-        help="its own loopback only, or the host's (default: none)",
+        metavar="none|host|NETWORK",
+        help="its own loopback only, or the host's; of a daemon, any network (default: none, or the daemon's bridge)",
     )
     add("--hostname", default="", metavar="NAME", help="host name (default: the container's id)")
     add(
@@ -66,7 +80,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the container and return its exit status, as `docker run` would."""
+    """Run the container and return its exit status, as `docker run` would; or serve."""
+    if arguments.action == "serve":
+        from classroom.commands import engine_serve
+
+        return engine_serve.run(arguments)
+    if arguments.action == "inspect-kernel":
+        from classroom.commands import engine_kernel
+
+        return engine_kernel.run(arguments)
+    if arguments.action != "run" or arguments.host:
+        from classroom.commands import engine_watch
+
+        return engine_watch.run(arguments)
     from real_engine.errors import EngineError
 
     if sys.platform != "linux":
@@ -80,17 +106,17 @@ def run(arguments: argparse.Namespace) -> int:
     engine = Engine(root)
     spec = _spec(arguments, _image(arguments.image, root))
     if arguments.dry_run:
-        _print_plan(engine, spec)
+        _print_plan(engine, spec, arguments.lang)
         return 0
     try:
-        return _run(engine, spec, arguments.explain)
+        return _run(engine, spec, arguments.lang if arguments.explain else "")
     except StartError as error:
         print(f"onggi: {error}", file=sys.stderr)
         return error.status
 
 
-def _run(engine: Engine, spec: ContainerSpec, explain: bool) -> int:
-    """Start the container, pass signals on to it, and wait."""
+def _run(engine: Engine, spec: ContainerSpec, explain: str) -> int:
+    """Start the container, pass signals on to it, and wait; `explain` is the language for its steps, or ""."""
     import signal
 
     forwarded = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -112,7 +138,7 @@ def _run(engine: Engine, spec: ContainerSpec, explain: bool) -> int:
         for one in early:
             forward(one, None)
         if explain:
-            _print_steps(container)
+            _print_steps(container, explain)
         return container.wait()
 
 
@@ -125,6 +151,8 @@ def _spec(arguments: argparse.Namespace, image: Image) -> ContainerSpec:
     from real_engine.container.spec import ContainerSpec, Limits
     from real_engine.errors import EngineError
 
+    if arguments.network not in (None, "none", "host"):
+        raise EngineError(f"network `{arguments.network}`: without a daemon there is none and host; name one with -H")
     seccomp = "default"
     for option in arguments.security_opt:
         name, separator, value = option.replace(":", "=", 1).partition("=")
@@ -141,7 +169,7 @@ def _spec(arguments: argparse.Namespace, image: Image) -> ContainerSpec:
         workdir=arguments.workdir or image.workdir,
         user=arguments.user or image.user,
         limits=Limits(arguments.memory, arguments.cpus, arguments.pids_limit),
-        network=arguments.network,
+        network=arguments.network or "none",
         read_only=arguments.read_only,
         add_capabilities=tuple(arguments.cap_add),
         drop_capabilities=tuple(arguments.cap_drop),
@@ -181,29 +209,40 @@ def _size(text: str) -> int:
         raise argparse.ArgumentTypeError(f"`{text}` is no amount of memory: write 64m or 1g") from error
 
 
-def _print_plan(engine: Engine, spec: ContainerSpec) -> None:
-    table = _table("step", "kernel calls", "why")
+def _print_plan(engine: Engine, spec: ContainerSpec, language: str) -> None:
+    from classroom.commands.engine_records import Reasons
+
+    reasons = Reasons(language)
+    table = _table(*(reasons.words(f"engine.column.{name}") for name in ("step", "calls", "why")))
     for phase in engine.plan(spec):
         for operation in phase.operations:
-            table.add_row(phase.name, operation.describe(), operation.why)
+            table.add_row(phase.name, operation.describe(), _why(reasons, operation))
     _print(table)
 
 
-def _print_steps(container: Container) -> None:
+def _print_steps(container: Container, language: str) -> None:
     """Every step with its time, and the time of each phase, on standard error: the output is the container's."""
-    table = _table("step", "kernel calls", "why", "wall µs", "CPU µs")
+    from classroom.commands.engine_records import Reasons
+
+    reasons = Reasons(language)
+    names = ("step", "calls", "why", "wall", "cpu")
+    table = _table(*(reasons.words(f"engine.column.{name}") for name in names))
     for step in container.steps:
         times = (f"{seconds * 1e6:.0f}" for seconds in (step.wall_seconds, step.cpu_seconds))
-        table.add_row(step.phase, step.call, step.why, *times)
+        table.add_row(step.phase, step.call, reasons.why({"why": step.why, "operation": step.operation}), *times)
     _print(table)
-    phases = _table("phase", "wall µs", "CPU µs")
+    phases = _table(*(reasons.words(f"engine.column.{name}") for name in ("phase", "wall", "cpu")))
     for phase in container.phases:
         phases.add_row(phase.name, f"{phase.wall_seconds * 1e6:.0f}", f"{phase.cpu_seconds * 1e6:.0f}")
     phases.add_section()
     wall = container.started_seconds - container.requested_seconds
     cpu = sum(phase.cpu_seconds for phase in container.phases)
-    phases.add_row("from the request until the program runs", f"{wall * 1e6:.0f}", f"{cpu * 1e6:.0f}")
+    phases.add_row(reasons.words("engine.whole"), f"{wall * 1e6:.0f}", f"{cpu * 1e6:.0f}")
     _print(phases)
+
+
+def _why(reasons: Reasons, operation: Operation) -> str:
+    return reasons.why({"why": operation.why, "operation": type(operation).__name__})
 
 
 def _table(*columns: str):  # type: ignore[no-untyped-def]  # rich is imported only when something is shown

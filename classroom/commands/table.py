@@ -15,6 +15,8 @@ COMMANDS = {
     "sweep": ("simulate a scenario at many points of its keys", "classroom.commands.sweep"),
     "scenario": ("begin a scenario, check one, or describe every key", "classroom.commands.scenario"),
     "engine": ("run a container on onggi's own engine, and watch how", "classroom.commands.engine"),
+    "compose": ("bring up the services of a compose file, on one host or more", "classroom.commands.compose"),
+    "registry": ("serve images to push to and pull from", "classroom.commands.registry"),
     "vm": ("boot a virtual machine under QEMU, and watch how", "classroom.commands.vm"),
 }
 """Name to what it does in a line, and the module that does it."""

@@ -1,0 +1,76 @@
+"""The API's call that makes an image of a container: POST /commit."""
+
+from typing import TYPE_CHECKING, Any
+
+from real_engine.daemon.containers import requests
+from real_engine.daemon.containers.merge import merge
+from real_engine.errors import InvalidParameter, NotFound
+from real_engine.http.messages import Request, Response
+from real_engine.http.router import Router
+from real_engine.images.references import Reference
+
+if TYPE_CHECKING:
+    from real_engine.daemon.app import Daemon
+
+
+def register(router: Router, daemon: "Daemon") -> None:
+    """Add the call to the router."""
+
+    def commit(request: Request) -> Response:
+        query = request.query
+        name = query.get("container") or query.get("Container")
+        if not name:
+            raise InvalidParameter("no container was named to commit")
+        reference = _reference(query.get("repo"), query.get("tag"))
+        body = request.json()
+        record = daemon.containers.get(name)
+        config = _config(body, record.config) if body else dict(record.config)
+        pause = query.flag("pause", default=True) and record.state.running and not record.state.paused
+        if pause:
+            daemon.containers.pause(record.id)
+        try:
+            image = daemon.images.commit(
+                _parent(daemon, record.image_id),
+                upper=daemon.containers.path(record) / "upper",
+                lower=daemon.containers.layers_below(record),
+                container_config=record.config,
+                config=config,
+                container_id=record.id,
+                author=query.get("author"),
+                comment=query.get("comment"),
+                changes=query.all("changes"),
+            )
+        finally:
+            if pause:
+                daemon.containers.unpause(record.id)
+        if reference is not None:
+            daemon.images.tag(image, reference)
+        daemon.containers.publish(
+            record, "commit", {"comment": query.get("comment"), "imageID": image.id, "imageRef": str(reference or "")}
+        )
+        return Response.json({"Id": image.id}, status=201)
+
+    router.add("POST", "/commit", commit)
+
+
+def _reference(repository: str, tag: str) -> Reference | None:
+    if not repository:
+        return None
+    return Reference.parse(f"{repository}:{tag}" if tag else repository)
+
+
+def _config(body: Any, own: dict[str, Any]) -> dict[str, Any]:
+    """What the request says, completed by the container's own configuration."""
+    if not isinstance(body, dict):
+        raise InvalidParameter("the body must be a JSON object")
+    given = requests.config(body)
+    merge(given, own)
+    return given
+
+
+def _parent(daemon: "Daemon", identifier: str) -> Any:
+    """The image that the container came from; None if it has been removed by force."""
+    try:
+        return daemon.images.resolve(identifier)
+    except NotFound:
+        return None
