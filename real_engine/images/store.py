@@ -121,6 +121,20 @@ class ImageStore:
                 raise NotFound(f"No such image: {shown}")
             return self._image(identifier)
 
+    def base(self, name_or_id: str) -> Image:
+        """The image to start something from: as `resolve`, and the built-in one is made when it is first asked for.
+
+        Raises:
+            NotFound: there is none.
+            InvalidParameter: it can be neither a name nor an id.
+        """
+        try:
+            return self.resolve(name_or_id)
+        except NotFound:
+            if name_or_id not in (BUILTIN, BUILTIN.removesuffix(":latest")):
+                raise
+        return self.ensure_builtin()
+
     def find(self, reference: Reference) -> Image | None:
         """The image that a reference stands for, by name alone."""
         with self._lock:

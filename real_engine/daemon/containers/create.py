@@ -12,7 +12,6 @@ from real_engine.daemon.containers.merge import command, merge
 from real_engine.daemon.containers.record import Record, new_id, timestamp
 from real_engine.errors import InvalidParameter, NotFound
 from real_engine.explain.recorder import span
-from real_engine.images.store import BUILTIN
 
 if TYPE_CHECKING:
     from real_engine.daemon.containers.service import Containers
@@ -105,12 +104,7 @@ def create(
 def _image(containers: "Containers", name: str, wanted_platform: str) -> "Image":
     if not name:
         raise InvalidParameter("no image was named to create the container from")
-    try:
-        image = containers.images.resolve(name)
-    except NotFound:
-        if name.removesuffix(":latest") != BUILTIN.removesuffix(":latest"):
-            raise
-        image = containers.images.ensure_builtin()  # made when it is first asked for: a class may have no network
+    image = containers.images.base(name)
     if wanted_platform:
         operating_system, _, rest = wanted_platform.partition("/")
         architecture = rest.partition("/")[0]

@@ -323,7 +323,7 @@ class Containers:
             requests.check_host_config(host, record.config)
             warnings = discard_limits(host, self.controllers)
             if record.state.running and not record.state.restarting:
-                self.supervisor.update(record.id, limits(host, self.controllers))
+                self.supervisor.update(record.id, limits(host))
             record.host_config = host
             record.save(self.path(record))
         self.publish(record, "update")

@@ -1,6 +1,6 @@
 """What a container's configuration means to the kernel path: Docker's words turned into a `ContainerSpec`."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +60,7 @@ def container_spec(
         workdir=config["WorkingDir"] or "/",
         user=config["User"] or "0",
         group_add=tuple(host["GroupAdd"] or ()),
-        limits=limits(host, containers.controllers),
+        limits=limits(host),
         network=_network(containers, record),
         pid=_shared(containers, host["PidMode"], "pid"),
         ipc=_shared(containers, host["IpcMode"], "ipc"),
@@ -86,9 +86,8 @@ def container_spec(
     )
 
 
-def limits(host: Mapping[str, Any], controllers: Collection[str]) -> Limits:
-    """The limits of a HostConfig, without those that this machine has no controller for: create has warned of them."""
-    host = {**host, **{name: _NOTHING[name] for name in _unenforceable(controllers)}}
+def limits(host: Mapping[str, Any]) -> Limits:
+    """The limits of a HostConfig."""
     swappiness = host["MemorySwappiness"]
     return Limits(
         memory_bytes=host["Memory"] or None,
@@ -112,47 +111,8 @@ def limits(host: Mapping[str, Any], controllers: Collection[str]) -> Limits:
     )
 
 
-_NOTHING: Json = {
-    "Memory": 0,
-    "MemorySwap": 0,
-    "MemoryReservation": 0,
-    "MemorySwappiness": None,
-    "OomKillDisable": False,
-    "NanoCpus": 0,
-    "CpuShares": 0,
-    "CpuQuota": 0,
-    "CpuPeriod": 0,
-    "CpusetCpus": "",
-    "CpusetMems": "",
-    "PidsLimit": None,
-    "BlkioWeight": 0,
-    "BlkioWeightDevice": [],
-    "BlkioDeviceReadBps": [],
-    "BlkioDeviceWriteBps": [],
-    "BlkioDeviceReadIOps": [],
-    "BlkioDeviceWriteIOps": [],
-}
-_CONTROLLER_OF = (
-    ("Memory", "memory"),
-    ("OomKillDisable", "memory"),
-    ("NanoCpus", "cpu"),
-    ("CpuS", "cpu"),
-    ("CpuQ", "cpu"),
-    ("CpuP", "cpu"),
-    ("Cpuset", "cpuset"),
-    ("Pids", "pids"),
-    ("Blkio", "blkio"),
-)
-
-
-def _unenforceable(controllers: Collection[str]) -> list[str]:
-    known = {"blkio"} if "io" in controllers else set()  # as v2 calls it
-    missing = tuple(start for start, controller in _CONTROLLER_OF if controller not in {*controllers, *known})
-    return [name for name in _NOTHING if name.startswith(missing)] if missing else []
-
-
-def _rates(given: list[Json], field: str) -> tuple[DeviceRate, ...]:
-    return tuple(DeviceRate(str(one.get("Path", "")), int(one.get(field, 0))) for one in given)
+def _rates(given: list[Json] | None, field: str) -> tuple[DeviceRate, ...]:
+    return tuple(DeviceRate(str(one.get("Path", "")), int(one.get(field, 0))) for one in given or ())
 
 
 def _device(given: Json) -> Device:

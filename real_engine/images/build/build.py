@@ -156,7 +156,7 @@ class Build:
         """An image of the store, pulled if it isn't there or `--pull` was said."""
         if not self.options.pull:
             try:
-                image = self.images.resolve(name)
+                image = self.images.base(name)
             except NotFound:
                 image = None
             if image is not None and (platform is None or platform.architecture == image.config.get("architecture")):
