@@ -83,7 +83,9 @@ def hierarchies(root: Path = Path("/"), parent: str = PARENT) -> tuple[Hierarchy
         mount_point = root / _unescape(before.split()[4]).lstrip("/")
         fstype, _, options = after.split(" ", 2)
         if fstype == "cgroup2":
-            unified = _unified(mount_point, own.get("", "/"), parent)
+            if unified is None:
+                with contextlib.suppress(PermissionError):  # mounted once more, where an ordinary user may not look
+                    unified = _unified(mount_point, own.get("", "/"), parent)
         elif fstype == "cgroup":
             mounted = frozenset(options.split(" ")[-1].split(",")) - {"rw", "ro", "xattr"}
             controllers = mounted.intersection(CONTROLLERS)

@@ -82,6 +82,13 @@ def test_v2_as_root(tmp_path):
     assert (expected,) == cgroups.hierarchies(root)
 
 
+def test_a_second_mount_of_v2_elsewhere_is_passed_over(tmp_path):
+    elsewhere = "40 22 0:30 / /var/tmp/chroot/sys/fs/cgroup rw - cgroup2 cgroup2 rw"
+    root = machine(tmp_path, f"{V2}\n{elsewhere}")
+    top = v2_group(root / "sys/fs/cgroup", "memory")
+    assert [top] == [each.mount_point for each in cgroups.hierarchies(root)]
+
+
 def test_v2_enables_the_controllers_for_the_children(tmp_path):
     root = machine(tmp_path, V2)
     top = v2_group(root / "sys/fs/cgroup", "cpu memory pids", enabled="memory")
