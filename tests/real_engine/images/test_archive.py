@@ -558,3 +558,28 @@ def test_removing_follows_no_link(tmp_path):
     remove_tree(tmp_path / "tree")
     remove_tree(tmp_path / "nothing")
     assert ["kept", "kept/file"] == listing(tmp_path)
+
+
+@pytest.mark.root
+def test_a_device_that_takes_a_files_place_is_not_opened(tmp_path, monkeypatch):
+    # To open one is an act by itself: a watchdog's timer starts, a tape is rewound. A container's root may make some.
+    (tmp_path / "file").write_bytes(b"data")
+    opened = []
+    true_open = os.open
+
+    def swapping(path, flags, *rest, **options):
+        if path == "file" and not flags & os.O_DIRECTORY:
+            os.unlink(tmp_path / "file")
+            os.mknod(tmp_path / "file", 0o600 | stat.S_IFIFO)  # blocks, or tells who waits at its other end, as well
+            opened.append(flags)
+        return true_open(path, flags, *rest, **options)
+
+    root = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        monkeypatch.setattr(os, "open", swapping)
+        with pytest.raises(EngineError, match="replaced while it was read"):
+            b"".join(write_tar(root))
+    finally:
+        os.close(root)
+    assert opened
+    assert all(flags & os.O_PATH for flags in opened)

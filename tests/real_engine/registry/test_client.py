@@ -404,6 +404,16 @@ def test_host_without_an_address() -> None:
         RegistryClient("nowhere.invalid").ping()
 
 
+def test_no_name_server_can_have_docker_hub_spoken_to_without_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lies(*_: object, **__: object) -> list[object]:
+        return [(2, 1, 6, "", ("127.0.0.1", 0)), (2, 1, 6, "", ("192.0.2.1", 0))]
+
+    monkeypatch.setattr("socket.getaddrinfo", lies)
+    assert ["https://registry-1.docker.io"] == RegistryClient("docker.io")._bases()
+    listed = RegistryClient("docker.io", insecure_registries=("registry-1.docker.io",))._bases()
+    assert ["https://registry-1.docker.io", "http://registry-1.docker.io"] == listed
+
+
 @pytest.mark.parametrize(
     ("host", "insecure"),
     [

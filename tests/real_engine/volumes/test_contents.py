@@ -122,3 +122,31 @@ def test_a_subpath_stays_in_the_volume(tmp_path: Path):
             open_subpath(volume, bad)
     with pytest.raises(EngineError, match="no such file or directory"):
         open_subpath(volume, "nosuch")
+
+
+@pytest.mark.root
+def test_the_mode_of_a_pipe_is_not_given_to_what_a_link_in_its_place_leads_to(tmp_path, monkeypatch):
+    # Another container that has the volume already can put a link there in between; chmod(2) would follow it.
+    image, volume, host = tmp_path / "image", tmp_path / "volume", tmp_path / "host"
+    (image / "data").mkdir(parents=True)
+    volume.mkdir()
+    os.mkfifo(image / "data/pipe")
+    os.chmod(image / "data/pipe", 0o666)
+    host.write_text("secret")
+    host.chmod(0o600)
+    utime = os.utime
+
+    def swapping(path, *rest, **options):
+        utime(path, *rest, **options)
+        if path == "pipe":
+            (volume / "pipe").unlink()
+            (volume / "pipe").symlink_to(host)
+
+    monkeypatch.setattr(os, "utime", swapping)
+    root = os.open(image, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        assert copy_up(volume, root, "/data")
+    finally:
+        os.close(root)
+    assert 0o600 == stat.S_IMODE(host.stat().st_mode)
+    assert (volume / "pipe").is_symlink()
