@@ -486,13 +486,19 @@ class Containers:
                 self._remove(record, volumes=True)
 
     def _lost(self) -> None:
-        """The supervisor has been killed, and all containers with it."""
+        """The supervisor has been killed, and all containers with it.
+
+        Another one is started at once: a container that was paused ends only when that one thaws what it finds.
+        """
         finished = now()
+        self.daemon.restart_supervisor()
+        try:
+            _ = self.supervisor  # made when it is asked for
+        except EngineError as error:
+            self.daemon.log_error(f"cannot start another supervisor: {error}", error)
         for record in self.table:
             if record.state.running and not record.state.restarting:
                 self._ended(record, 128 + _SIGKILL, False, finished)
-        if not self._stopping:
-            self.daemon.restart_supervisor()
 
     # --- start and end of the daemon ---------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """Services across two daemons, in two network namespaces as two hosts: spread, balanced, and one host lost."""
 
+import contextlib
 import io
 import json
 import os
@@ -22,6 +23,7 @@ pytestmark = [
     pytest.mark.peer,
     pytest.mark.skipif(shutil.which("ip") is None, reason="needs ip, of iproute2"),
     pytest.mark.skipif(not Path("/bin/busybox").exists(), reason="needs a static busybox"),
+    pytest.mark.skipif(not (shutil.which("docker-init") or shutil.which("tini")), reason="needs an init: make peers"),
 ]
 
 _SERVE = [sys.executable, "-m", "classroom.cli", "engine", "serve"]
@@ -38,10 +40,10 @@ services:
 
 @dataclass
 class Machine:
-    """A network namespace with a daemon in it."""
+    """A network namespace, which the process `holder` keeps, with a daemon in it."""
 
     name: str
-    namespace: str
+    holder: subprocess.Popen
     address: str
     directory: Path
     process: subprocess.Popen | None = None
@@ -52,7 +54,7 @@ class Machine:
 
     def start(self) -> None:
         log = self.directory / f"{self.name}.log"
-        command = ["ip", "netns", "exec", self.namespace, *_SERVE]
+        command = [*self.inside, *_SERVE]
         command += ["--data-root", str(self.directory / self.name), "-H", f"unix://{self.socket}"]
         with log.open("w") as file:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
@@ -62,15 +64,26 @@ class Machine:
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
 
+    @property
+    def inside(self) -> list[str]:
+        """What runs a command in its network namespace."""
+        return ["nsenter", "--net", "--target", str(self.holder.pid)]
+
     def processes(self) -> list[int]:
-        """Every process in the machine's network namespace, and the supervisor's containers in theirs."""
-        found = subprocess.run(["ip", "netns", "pids", self.namespace], capture_output=True, text=True).stdout.split()
-        return [int(number) for number in found]
+        """Every process in its network namespace but the holder; the supervisor's end is that of its containers."""
+        mine = os.readlink(f"/proc/{self.holder.pid}/ns/net")
+        found = []
+        for entry in Path("/proc").glob("[0-9]*/ns/net"):
+            with contextlib.suppress(OSError):  # it ended while we looked
+                if os.readlink(entry) == mine:
+                    found.append(int(entry.parts[2]))
+        return [number for number in found if number != self.holder.pid]
 
     def lose(self) -> None:
         """As when the power is cut: everything of it ends at once."""
         for number in self.processes():
-            os.kill(number, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it was a child of one that has just been ended
+                os.kill(number, signal.SIGKILL)
         assert self.process is not None
         self.process.wait(20)
 
@@ -87,16 +100,23 @@ def machines() -> Iterator[list[Machine]]:
     made = []
     try:
         for index, name in enumerate("ab"):
-            machine = Machine(name, f"onggi-{tag}-{name}", f"10.213.{block}.{index * 4 + 2}", directory)
+            holder = subprocess.Popen(
+                ["unshare", "--net", "sh", "-c", "echo ready; exec cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+            machine = Machine(name, holder, f"10.213.{block}.{index * 4 + 2}", directory)
             made.append(machine)
+            assert holder.stdout is not None
+            assert b"ready\n" == holder.stdout.readline()
             outside, inside = f"o{tag}{name}", f"i{tag}{name}"
-            _ip("netns", "add", machine.namespace)
-            _ip("link", "add", outside, "type", "veth", "peer", "name", inside, "netns", machine.namespace)
+            _ip("link", "add", outside, "type", "veth", "peer", "name", inside, "netns", str(holder.pid))
             _ip("address", "add", f"10.213.{block}.{index * 4 + 1}/30", "dev", outside)
             _ip("link", "set", outside, "up")
-            _ip("-n", machine.namespace, "address", "add", f"{machine.address}/30", "dev", inside)
-            _ip("-n", machine.namespace, "link", "set", inside, "up")
-            _ip("-n", machine.namespace, "link", "set", "lo", "up")
+            for words in (
+                ("address", "add", f"{machine.address}/30", "dev", inside),
+                ("link", "set", inside, "up"),
+                ("link", "set", "lo", "up"),
+            ):
+                subprocess.run([*machine.inside, "ip", *words], check=True, capture_output=True)
             machine.start()
             _import_image(machine)
         yield made
@@ -104,7 +124,7 @@ def machines() -> Iterator[list[Machine]]:
         for machine in made:
             if machine.process is not None:
                 machine.lose()
-            subprocess.run(["ip", "netns", "del", machine.namespace], capture_output=True)
+            machine.holder.communicate()  # the end of its input is its own
             subprocess.run(["ip", "link", "del", f"o{tag}{machine.name}"], capture_output=True)
         shutil.rmtree(directory, ignore_errors=True)
 

@@ -132,6 +132,22 @@ def test_a_killed_supervisor_takes_its_containers_along_and_the_daemon_tells(mac
         assert 0 == docker("rm", "-f", "runs", "back").status
 
 
+def test_a_paused_container_ends_with_a_killed_supervisor_too(machine: Machine) -> None:
+    with machine.daemon() as daemon:
+        docker = machine.docker
+        docker("import", "-", "bb", given=busybox_tar(machine.directory))
+        assert 0 == docker("run", "-d", "--name", "froze", "bb", "sleep", "100").status
+        pid = int(docker("inspect", "-f", "{{.State.Pid}}", "froze").stdout)
+        assert 0 == docker("pause", "froze").status
+        (supervisor,) = _processes_of(daemon) - {daemon.process.pid}
+        os.kill(supervisor, signal.SIGKILL)
+        machine.until("137 exited", "inspect", "-f", "{{.State.ExitCode}} {{.State.Status}}", "froze")
+        deadline = time.monotonic() + 10
+        while not _dead(pid):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
 def test_only_one_daemon_has_a_data_root(machine: Machine) -> None:
     with machine.daemon():
         root = machine.directory / "daemon" / "root"
