@@ -1,16 +1,20 @@
 """The API's call that makes an image of a container: POST /commit."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from real_engine.daemon.containers import requests
 from real_engine.daemon.containers.merge import merge
-from real_engine.errors import InvalidParameter, NotFound
+from real_engine.daemon.containers.record import Record
+from real_engine.errors import Conflict, InvalidParameter, NotFound, NotImplementedHere
 from real_engine.http.messages import Request, Response
 from real_engine.http.router import Router
 from real_engine.images.references import Reference
 
 if TYPE_CHECKING:
     from real_engine.daemon.app import Daemon
+    from real_engine.daemon.containers.service import Containers
 
 
 def register(router: Router, daemon: "Daemon") -> None:
@@ -25,10 +29,11 @@ def register(router: Router, daemon: "Daemon") -> None:
         body = request.json()
         record = daemon.containers.get(name)
         config = _config(body, record.config) if body else dict(record.config)
-        pause = query.flag("pause", default=True) and record.state.running and not record.state.paused
-        if pause:
-            daemon.containers.pause(record.id)
-        try:
+        wanted = query.flag("pause", default=True) and record.state.running and not record.state.paused
+        # Its lock keeps it from being removed meanwhile, and its layer with it.
+        with record.lock, _still(daemon.containers, record, wanted=wanted):
+            if record.state.removing or record.state.dead:
+                raise NotFound(f"No such container: {name}")
             image = daemon.images.commit(
                 _parent(daemon, record.image_id),
                 upper=daemon.containers.path(record) / "upper",
@@ -40,9 +45,6 @@ def register(router: Router, daemon: "Daemon") -> None:
                 comment=query.get("comment"),
                 changes=query.all("changes"),
             )
-        finally:
-            if pause:
-                daemon.containers.unpause(record.id)
         if reference is not None:
             daemon.images.tag(image, reference)
         daemon.containers.publish(
@@ -51,6 +53,22 @@ def register(router: Router, daemon: "Daemon") -> None:
         return Response.json({"Id": image.id}, status=201)
 
     router.add("POST", "/commit", commit)
+
+
+@contextlib.contextmanager
+def _still(containers: "Containers", record: Record, *, wanted: bool) -> Iterator[None]:
+    """The container paused, where that is wanted and can be: as Docker, an image is made of it all the same."""
+    paused = False
+    if wanted:
+        with contextlib.suppress(NotImplementedHere, Conflict):  # no freezer here, or it has just ended
+            containers.pause(record.id)
+            paused = True
+    try:
+        yield
+    finally:
+        if paused:
+            with contextlib.suppress(Conflict):  # it has ended
+                containers.unpause(record.id)
 
 
 def _reference(repository: str, tag: str) -> Reference | None:
