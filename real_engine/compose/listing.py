@@ -96,7 +96,7 @@ def container_table(pairs: Sequence[tuple[Host, Container]]) -> str:
 
 
 def _ago(created: int) -> str:
-    from real_engine.daemon.times import ago
+    from real_engine.times import ago
 
     return f"{ago(int((time.time() - created) * 1_000_000_000))} ago"
 

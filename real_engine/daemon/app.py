@@ -25,12 +25,12 @@ from urllib.parse import quote
 from real_engine.daemon.config import API_VERSION, OLDEST_API_VERSION, DaemonConfig
 from real_engine.daemon.errors_to_http import response_of, status_of
 from real_engine.daemon.events import EventBus
-from real_engine.daemon.times import now, rfc3339
 from real_engine.errors import Conflict, EngineError, InvalidParameter
 from real_engine.explain.recorder import HEADER, Explanations
 from real_engine.files import write_durably
 from real_engine.http.messages import Response
 from real_engine.http.router import Router
+from real_engine.times import now, rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

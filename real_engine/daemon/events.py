@@ -9,12 +9,12 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from real_engine.daemon.times import now
+from real_engine.times import now
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from real_engine.daemon.filters import Filters
+    from real_engine.filters import Filters
 
 _KEPT = 256  # moby daemon/events eventsLimit
 _MOST_QUEUED = 4096  # what a listener may be behind before it is cut off

@@ -18,10 +18,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from real_engine.daemon.times import now, rfc3339
 from real_engine.errors import Conflict, EngineError, InvalidParameter, NotFound
 from real_engine.files import write_durably
 from real_engine.linux import mounts
+from real_engine.times import now, rfc3339
 from real_engine.volumes.drivers import DriverVolume
 
 DRIVER = "local"

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from real_engine.daemon.filters import Filters
 from real_engine.errors import Conflict, EngineError, InvalidParameter, NotFound
 from real_engine.files import write_durably
+from real_engine.filters import Filters
 from real_engine.plugins.store import Plugins
 from real_engine.volumes.contents import size_bytes
 from real_engine.volumes.drivers import DriverVolume, VolumeDriver

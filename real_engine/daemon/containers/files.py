@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from real_engine.container.users import look_up
 from real_engine.daemon.containers.record import Record
 from real_engine.daemon.containers.roots import root_of
-from real_engine.daemon.times import rfc3339
 from real_engine.errors import EngineError, Forbidden, InvalidParameter, NotFound
 from real_engine.images import changes as image_changes
 from real_engine.images.archive import InvalidArchive, Policy, extract, write_tar
@@ -24,6 +23,7 @@ from real_engine.images.compression import Decompressed
 from real_engine.images.rootfs import mounted
 from real_engine.images.trees import open_regular
 from real_engine.linux.processes import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
+from real_engine.times import rfc3339
 
 if TYPE_CHECKING:
     from real_engine.daemon.containers.service import Containers

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from real_engine.daemon.containers import views
 from real_engine.daemon.containers.record import Record
 from real_engine.daemon.containers.requests import port_range
-from real_engine.daemon.filters import Filters
-from real_engine.daemon.times import from_rfc3339, parse_moment
 from real_engine.errors import EngineError, InvalidParameter, NotFound
+from real_engine.filters import Filters
+from real_engine.times import from_rfc3339, parse_moment
 
 if TYPE_CHECKING:
     from real_engine.daemon.containers.service import Containers
@@ -79,7 +79,8 @@ def prunable(record: Record, filters: Filters) -> bool:
     values = filters.get("until")
     if len(values) > 1:
         raise InvalidParameter("more than one until filter specified")
-    return not values or from_rfc3339(record.created) < parse_moment(values[0])
+    until = parse_moment(values[0]) if values else None
+    return until is None or from_rfc3339(record.created) < until
 
 
 def _tests(containers: "Containers", filters: Filters) -> list[Callable[[Record], bool]]:

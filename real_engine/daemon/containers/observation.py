@@ -14,12 +14,12 @@ from real_engine.container.usage import Usage, read_usage
 from real_engine.daemon.containers import views
 from real_engine.daemon.containers.attaching import frame
 from real_engine.daemon.containers.record import Record
-from real_engine.daemon.times import NEVER, parse_moment, rfc3339
 from real_engine.errors import Conflict, EngineError, InvalidParameter, NotImplementedHere
 from real_engine.http.messages import Request, json_line
 from real_engine.http.query import Query
 from real_engine.linux import cgroups
 from real_engine.supervisor.logs import read_log
+from real_engine.times import NEVER, parse_moment, rfc3339
 
 if TYPE_CHECKING:
     from real_engine.daemon.containers.service import Containers
@@ -285,7 +285,7 @@ def _log_lines(containers: "Containers", record: Record, options: LogOptions, re
 
 
 def _moment(text: str) -> int:
-    return 0 if text in ("", "0") else parse_moment(text)
+    return 0 if text == "0" else parse_moment(text) or 0
 
 
 def _padded(nanoseconds: int) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from real_engine.daemon.times import NEVER, from_rfc3339, now, rfc3339
 from real_engine.files import write_durably
+from real_engine.times import NEVER, from_rfc3339, now, rfc3339
 
 Json = dict[str, Any]
 

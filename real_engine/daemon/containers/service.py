@@ -32,15 +32,15 @@ from real_engine.daemon.containers.restarting import Restarts
 from real_engine.daemon.containers.storage import Storage
 from real_engine.daemon.containers.table import ContainerTable, Waiter
 from real_engine.daemon.containers.translate import container_spec, limits
-from real_engine.daemon.filters import Filters
 from real_engine.daemon.host import usable_controllers
-from real_engine.daemon.times import from_rfc3339, now, rfc3339
 from real_engine.errors import Conflict, EngineError, InvalidParameter, NotFound, NotModified
 from real_engine.explain import recorder
+from real_engine.filters import Filters
 from real_engine.http.messages import Request
 from real_engine.images.trees import remove_tree
 from real_engine.supervisor import log_options
 from real_engine.supervisor.client import Exited, LogOptions, Lost, SupervisorClient
+from real_engine.times import from_rfc3339, now, rfc3339
 
 if TYPE_CHECKING:
     from real_engine.daemon.app import Daemon

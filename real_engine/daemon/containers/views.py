@@ -7,7 +7,7 @@ from typing import Any
 from real_engine.container.sandbox import MASKED_PATHS, READ_ONLY_PATHS
 from real_engine.daemon.containers.record import Record
 from real_engine.daemon.containers.requests import port_range
-from real_engine.daemon.times import ago, from_rfc3339, now
+from real_engine.times import ago, from_rfc3339, now
 
 Json = dict[str, Any]
 

@@ -8,16 +8,15 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from real_engine.daemon.app import engine_version
-from real_engine.daemon.filters import parse_filters
-from real_engine.daemon.moments import parse_moment
-from real_engine.daemon.times import rfc3339
 from real_engine.errors import EngineError, InvalidParameter, NotImplementedHere
 from real_engine.explain.recorder import carried
+from real_engine.filters import parse_filters
 from real_engine.http.messages import Response, json_line, parse_json
 from real_engine.images.build.builder import Builder
 from real_engine.images.build.options import BuildOptions, Platform
 from real_engine.images.build.output import BuildOutput
 from real_engine.images.build.stage import BuildFailed
+from real_engine.times import parse_moment, rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

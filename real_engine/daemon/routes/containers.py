@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from real_engine.daemon.containers import files, observation
 from real_engine.daemon.containers.streams import parse_detach_keys
-from real_engine.daemon.filters import parse_filters
 from real_engine.errors import InvalidParameter, NotFound
+from real_engine.filters import parse_filters
 from real_engine.http.messages import Request, Response
 from real_engine.http.router import Router
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from real_engine.daemon.app import engine_version
-from real_engine.daemon.filters import Filters, parse_filters
-from real_engine.daemon.moments import parse_moment
 from real_engine.errors import Conflict, EngineError, InvalidParameter, NotFound
+from real_engine.filters import Filters, parse_filters
 from real_engine.http.messages import Response, json_line
 from real_engine.images import views
 from real_engine.images.build.downloads import fetch
@@ -25,6 +24,7 @@ from real_engine.images.saving import Selected, save, select
 from real_engine.images.trees import remove_tree
 from real_engine.registry import progress
 from real_engine.registry.platforms import Platform
+from real_engine.times import parse_moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

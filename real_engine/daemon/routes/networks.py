@@ -4,13 +4,13 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from real_engine.daemon.filters import Filters, parse_filters
-from real_engine.daemon.moments import parse_moment
 from real_engine.errors import EngineError, InvalidParameter, NotFound
 from real_engine.explain.recorder import observer, span
+from real_engine.filters import Filters, parse_filters
 from real_engine.http.messages import Request, Response
 from real_engine.http.router import Router
 from real_engine.networks import Network, Networks, NetworkSpec
+from real_engine.times import parse_moment
 
 if TYPE_CHECKING:
     from real_engine.daemon.app import Daemon

@@ -7,8 +7,8 @@ plugin's socket or spec by its name.
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from real_engine.daemon.filters import parse_filters
 from real_engine.errors import InvalidParameter, NotImplementedHere
+from real_engine.filters import parse_filters
 from real_engine.http.messages import Request, Response, json_line
 from real_engine.http.router import Router
 from real_engine.plugins.store import VOLUME_DRIVER_TYPE, Plugin, Plugins, short_name

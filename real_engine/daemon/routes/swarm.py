@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NoReturn
 
-from real_engine.daemon.filters import parse_filters
 from real_engine.errors import InvalidParameter, NotImplementedHere, Unavailable
+from real_engine.filters import parse_filters
 
 if TYPE_CHECKING:
     from real_engine.daemon.app import Daemon

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 from real_engine.daemon import host
 from real_engine.daemon.app import engine_version
 from real_engine.daemon.config import API_VERSION, OLDEST_API_VERSION
-from real_engine.daemon.filters import Filters, parse_filters
-from real_engine.daemon.moments import parse_moment
-from real_engine.daemon.times import now, rfc3339
 from real_engine.errors import InvalidParameter, NotImplementedHere
+from real_engine.filters import Filters, parse_filters
 from real_engine.http.messages import Response, json_line, parse_json
 from real_engine.images.marks import may_be_root
 from real_engine.linux import cgroups
+from real_engine.times import now, parse_moment, rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

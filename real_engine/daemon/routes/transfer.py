@@ -8,9 +8,9 @@ import queue
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
-from real_engine.daemon.filters import parse_filters
 from real_engine.errors import EngineError, InvalidParameter
 from real_engine.explain.recorder import carried
+from real_engine.filters import parse_filters
 from real_engine.http.messages import Response, json_line
 from real_engine.images.references import Reference
 from real_engine.registry import credentials as known

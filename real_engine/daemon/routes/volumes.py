@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from real_engine.daemon.filters import parse_filters
 from real_engine.errors import InvalidParameter, Unavailable
+from real_engine.filters import parse_filters
 from real_engine.http.messages import Request, Response
 from real_engine.http.router import Router
 from real_engine.volumes.store import Volumes, check_text_map

@@ -4,7 +4,7 @@ import threading
 import pytest
 
 from real_engine.daemon.events import Event, EventBus, matches
-from real_engine.daemon.filters import Filters
+from real_engine.filters import Filters
 
 
 def readable(subscription, seconds=0.0):

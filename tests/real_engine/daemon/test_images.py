@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from real_engine.daemon.filters import Filters
+from real_engine.filters import Filters
 from real_engine.images.tar_reader import TarReader
 
 

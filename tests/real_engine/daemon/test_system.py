@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from real_engine.daemon.moments import parse_duration, parse_moment
 from real_engine.errors import InvalidParameter, NotFound, NotModified
+from real_engine.times import parse_duration, parse_moment
 
 NO_MANAGER = (
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm '

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from real_engine.daemon.filters import Filters
 from real_engine.errors import Conflict, EngineError, InvalidParameter, NotFound
+from real_engine.filters import Filters
 from real_engine.volumes.store import ANONYMOUS_LABEL, Volumes
 
 

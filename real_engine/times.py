@@ -1,10 +1,10 @@
-"""Moments as clients of the API give them: seconds since 1970, RFC 3339, or how long ago."""
+"""Times: as Docker's API writes them (RFC 3339 with nanoseconds), as clients give them, and in a person's words."""
 
 from __future__ import annotations
 
 import re
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from real_engine.errors import InvalidParameter
@@ -12,7 +12,10 @@ from real_engine.errors import InvalidParameter
 if TYPE_CHECKING:
     from datetime import tzinfo
 
+NEVER = "0001-01-01T00:00:00Z"  # Go's zero time: not started yet, not finished yet
 _SECOND = 1_000_000_000
+
+_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|z|[+-]\d\d:\d\d)")
 _UNIX = re.compile(r"(-?\d{1,12})(?:\.(\d{1,9})\d*)?")
 _DURATION = re.compile(r"([+-]?)((?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+")
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
@@ -21,6 +24,65 @@ _UNITS["h"] = 3600 * _SECOND
 _DATE = re.compile(
     r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d(?::\d\d(?::\d\d)?)?)(?:\.(\d{1,9}))?)?(Z|z|[+-]\d\d:\d\d)?", re.ASCII
 )
+
+
+def now() -> int:
+    """Nanoseconds since 1970."""
+    return time.time_ns()
+
+
+def rfc3339(nanoseconds: int) -> str:
+    """The moment, as Go's RFC3339Nano writes it: without zeros at the end of the fraction."""
+    if nanoseconds == 0:
+        return NEVER
+    seconds, rest = divmod(nanoseconds, _SECOND)
+    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    fraction = f".{rest:09d}".rstrip("0") if rest else ""
+    return f"{text}{fraction}Z"
+
+
+def from_rfc3339(text: str) -> int:
+    """Nanoseconds since 1970 of an RFC 3339 time; 0 for Go's zero time.
+
+    Raises:
+        ValueError: it is no such time.
+    """
+    if text in ("", NEVER):
+        return 0
+    found = _RFC3339.fullmatch(text)
+    if found is None:
+        raise ValueError(f"`{text}` is no RFC 3339 time")
+    moment = datetime.fromisoformat(found[1].replace("t", "T") + ("+00:00" if found[3] in "Zz" else found[3]))
+    seconds = int((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds())
+    return seconds * _SECOND + int((found[2] or "0").ljust(9, "0"))
+
+
+def ago(nanoseconds: int) -> str:
+    """How long a span is, in the words of `docker ps`: "Less than a second", "5 minutes", "About an hour"."""
+    seconds = nanoseconds // _SECOND
+    if seconds < 1:
+        return "Less than a second"
+    if seconds == 1:
+        return "1 second"
+    if seconds < 60:
+        return f"{seconds} seconds"
+    minutes = seconds // 60
+    if minutes == 1:
+        return "About a minute"
+    if minutes < 60:
+        return f"{minutes} minutes"
+    hours = int(seconds / 3600 + 0.5)
+    if hours == 1:
+        return "About an hour"
+    if hours < 48:
+        return f"{hours} hours"
+    if hours < 24 * 7 * 2:
+        return f"{hours // 24} days"
+    if hours < 24 * 30 * 2:
+        return f"{hours // 24 // 7} weeks"
+    if hours < 24 * 365 * 2:
+        return f"{hours // 24 // 30} months"
+    return f"{hours // 24 // 365} years"
 
 
 def parse_moment(text: str, reference: int | None = None, zone: tzinfo | None = None) -> int | None:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from real_engine.daemon.filters import Filters, parse_filters
 from real_engine.errors import InvalidParameter
+from real_engine.filters import Filters, parse_filters
 
 words = st.text(min_size=1, max_size=8)
 values = st.dictionaries(words, st.lists(words, max_size=4), max_size=4)
