@@ -7,7 +7,6 @@ lock; ends of processes are reported by the supervisor, and are dealt with by th
 
 import builtins
 import contextlib
-import json
 import os
 import select
 import time
@@ -39,7 +38,8 @@ from real_engine.filters import Filters
 from real_engine.http.messages import Request
 from real_engine.images.trees import remove_tree
 from real_engine.supervisor import log_options
-from real_engine.supervisor.client import Exited, LogOptions, Lost, SupervisorClient
+from real_engine.supervisor.client import Entry, Exited, LogOptions, Lost, SupervisorClient
+from real_engine.supervisor.exit_record import read_exit
 from real_engine.times import from_rfc3339, now, rfc3339
 
 if TYPE_CHECKING:
@@ -522,13 +522,15 @@ class Containers:
             if record.state.restarting or self._restarts.wanted_at_start(record):
                 self._ends.submit(self._start_again, record)
 
-    def _adopt(self, record: Record, entry: Any) -> None:
+    def _adopt(self, record: Record, entry: Entry | None) -> None:
         state = record.state
         if state.removing or (record.host_config["AutoRemove"] and not state.running and record.started_once):
             self._remove(record, volumes=True)
             return
         if entry is not None and entry.running:
+            # All of it: the daemon may have been killed between the start and the note of it.
             state.running, state.restarting, state.pid = True, False, entry.pid
+            state.started_at, record.groups, record.started_once = rfc3339(entry.started_at), entry.group_paths, True
             self.storage.adopt(record)
             self._networking.adopt(record)
             if has_check(record):
@@ -546,12 +548,9 @@ class Containers:
 
     def _end_on_disk(self, record: Record) -> tuple[int, bool, int]:
         """How it ended by the supervisor's file; by SIGKILL where there is none: supervisor and machine went down."""
-        try:
-            end = json.loads((self.path(record) / "exit.json").read_bytes())
-            if end["finished_at"] >= from_rfc3339(record.state.started_at):
-                return int(end["status"]), bool(end["oom_killed"]), int(end["finished_at"])
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
+        end = read_exit(self.path(record))
+        if end is not None and end.finished_at >= from_rfc3339(record.state.started_at):
+            return end.status, end.oom_killed, end.finished_at
         return 128 + _SIGKILL, False, now()
 
     def _start_again(self, record: Record) -> None:
