@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from real_engine.errors import EngineError
+from real_engine.supervisor.client import SupervisorClient
 
 _READY_SECONDS = 60
 _END_SECONDS = 30
@@ -89,15 +90,33 @@ def dockerd(directory: Path, before: Sequence[str] = ()) -> Iterator[RunningDaem
 
 
 def end_supervisor(root: Path) -> None:
-    """End the supervisor of a data root, and with it the containers that its daemon has left running."""
+    """End the supervisor of a data root in order, and with it the containers that its daemon has left running."""
+    if not _supervisors(root):
+        return
+    try:
+        client = SupervisorClient.connect_or_start(root, lambda event: None)
+        client.shutdown()
+        client.close()
+    except EngineError:
+        pass  # it is ending by itself, or hangs: the next lines see to that
+    deadline = time.monotonic() + _END_SECONDS
+    while _supervisors(root):
+        if time.monotonic() > deadline:
+            for pid in _supervisors(root):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def _supervisors(root: Path) -> list[int]:
+    """The processes that are a supervisor of the data root, and not just a dead one that nobody has reaped."""
+    found = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = entry.read_bytes().split(b"\0")
-        except OSError:
-            continue  # it ended while we looked
-        if b"real_engine.supervisor" in words and str(root).encode() in words:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(entry.parent.name), signal.SIGKILL)
+        with contextlib.suppress(OSError):  # it ended while we looked
+            words = entry.read_bytes().split(b"\0")  # empty of the dead
+            if b"real_engine.supervisor" in words and str(root).encode() in words:
+                found.append(int(entry.parent.name))
+    return found
 
 
 def tar_of(layer: Path) -> bytes:
