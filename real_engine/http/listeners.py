@@ -8,6 +8,7 @@ import os
 import socket
 import stat
 import struct
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -24,7 +25,7 @@ _HANDSHAKE_SECONDS = 10.0
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
-class Listener:
+class Listener(ABC):
     """A listening socket and what is to be done with each connection that it gives."""
 
     def __init__(self, listening: socket.socket, address: str) -> None:
@@ -36,13 +37,13 @@ class Listener:
         """The next connection; waits for it."""
         return self.socket.accept()[0]
 
+    @abstractmethod
     def secure(self, accepted: socket.socket) -> tuple[socket.socket, Peer]:
         """Make the connection ready for its first byte, and say who is there.
 
         Raises:
             OSError: the handshake failed.
         """
-        raise NotImplementedError
 
     def close(self) -> None:
         """Take no more connections, and wake who waits for one."""

@@ -6,12 +6,12 @@ Layers are gzip, zstd or plain tars (OCI image-spec v1.1 layer.md); what a perso
 from __future__ import annotations
 
 import bz2
-import io
 import lzma
 import zlib
 from typing import TYPE_CHECKING, Any, Protocol
 
 from real_engine.errors import InvalidParameter, NotImplementedHere
+from real_engine.images.streams import IteratorReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,36 +42,18 @@ def compression_of(start: bytes) -> str:
     return next((name for magic, name in _MAGIC.items() if start.startswith(magic)), "")
 
 
-class Decompressed(io.RawIOBase):
+class Decompressed(IteratorReader):
     """The plain bytes of `source`, whatever it is compressed with; a stream that isn't compressed is passed through.
 
     `kind` says what it was. Reading raises `InvalidParameter` where the compressed stream is damaged or cut off.
     """
 
     def __init__(self, source: Source) -> None:
-        super().__init__()
         start = b""
         while len(start) < _LONGEST_MAGIC and (piece := source.read(_CHUNK)):
             start += piece
         self.kind = compression_of(start)
-        self._pieces = _plain(start, source) if not self.kind else _READERS[self.kind](start, source)
-        self._waiting = memoryview(b"")
-
-    def readable(self) -> bool:
-        """It is for reading."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill `buffer` as far as the next piece goes."""
-        while not self._waiting:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return 0
-            self._waiting = memoryview(piece)
-        size = min(len(buffer), len(self._waiting))
-        buffer[:size] = self._waiting[:size]
-        self._waiting = self._waiting[size:]
-        return size
+        super().__init__(_plain(start, source) if not self.kind else _READERS[self.kind](start, source))
 
 
 def _plain(start: bytes, source: Source) -> Iterator[bytes]:
