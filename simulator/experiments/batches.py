@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from simulator.errors import SimulatorError
 from simulator.experiments.pilot import Pilot, run_pilot
+from simulator.experiments.processes import as_they_come
 from simulator.experiments.replications import Task, run_one
 from simulator.fingerprint import model_version
 from simulator.results import Replication
@@ -167,7 +168,7 @@ def _on_processes(queue: _Queue, processes: int) -> Iterator[Finished]:
 
     while len(queue):  # a group may give tasks back after joblib has asked for the last one
         parallel = Parallel(n_jobs=processes, return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs")
-        yield from parallel(delayed(run_batch)(batch) for batch in queue.form_all())
+        yield from as_they_come(parallel(delayed(run_batch)(batch) for batch in queue.form_all()))
 
 
 def _on_dask(queue: _Queue, address: str) -> Iterator[Finished]:

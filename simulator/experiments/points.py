@@ -12,7 +12,8 @@ from simulator.errors import SimulatorError
 from simulator.experiments.batches import run_tasks
 from simulator.experiments.keys import check_key, with_keys
 from simulator.experiments.pilot import FoundWarmUp, is_wanted, pilots_of, settle
-from simulator.experiments.replications import Progress, count_processes
+from simulator.experiments.processes import count_processes
+from simulator.experiments.replications import Progress
 from simulator.scenario import Scenario
 from simulator.traffic.plane import DataPlaneName
 

@@ -1,6 +1,5 @@
 """Replications of a scenario on one platform, or on several side by side; so many, or until they are precise enough."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from simulator.datacenter.platforms import PlatformProfile
 from simulator.errors import SimulatorError
 from simulator.eventlog import EventLog, FileLog, begin_log, join_log
 from simulator.experiments.pilot import FoundWarmUp, is_wanted, pilots_of, run_pilot, settle
+from simulator.experiments.processes import as_they_come, count_processes
 from simulator.experiments.within import mean_half_width
 from simulator.fingerprint import run_id
 from simulator.metrics import UNITS, summarise
@@ -163,18 +163,6 @@ def check_seed(seed: int) -> None:
     """
     if seed < 0:
         raise SimulatorError(f"seed {seed}: give an integer that is not negative")
-
-
-def count_processes(workers: int, most: int) -> int:
-    """How many processes `workers` stands for, at most `most`.
-
-    Raises:
-        SimulatorError: neither a positive number nor -1.
-    """
-    processes = min((os.cpu_count() or 1) if workers == -1 else workers, most)
-    if processes < 1:
-        raise SimulatorError(f"workers {workers}: give a number of processes, or -1 for one a core")
-    return processes
 
 
 def run_one(task: Task) -> Replication:
@@ -387,5 +375,4 @@ def _results_of(function: Callable[[Job], Done], jobs: Sequence[Job], processes:
     from joblib import Parallel, delayed
 
     # In order: joblib hands the results over as they come due, whatever the order in which they end.
-    results: Iterable[Done] = Parallel(n_jobs=processes, return_as="generator")(delayed(function)(job) for job in jobs)
-    return results
+    return as_they_come(Parallel(n_jobs=processes, return_as="generator")(delayed(function)(job) for job in jobs))

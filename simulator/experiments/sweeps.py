@@ -26,11 +26,11 @@ from simulator.experiments.points import (
     place_of,
     vary,
 )
+from simulator.experiments.processes import count_processes
 from simulator.experiments.replications import (
     Progress,
     Task,
     check_seed,
-    count_processes,
     count_replications,
     gather,
     read_profiles,
