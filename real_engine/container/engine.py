@@ -133,8 +133,9 @@ class Engine:
             filter_bytes=self._filter(spec),
             die_with_engine=die_with_engine,
         )
-        phases = plan_entry(spec, program, self.host, container_id, _pid_of(pidfd), found)
-        return Entry(container_id, pidfd, phases, program.tty)
+        pid = _pid_of(pidfd)
+        phases = plan_entry(spec, program, self.host, container_id, pid, found)
+        return Entry(container_id, pidfd, _pid_namespace(pid), phases, program.tty)
 
     def group_paths(self, container_id: str) -> dict[str, str]:
         """The container's cgroups that exist, by controller; that of a v2 hierarchy has the name `` too."""
@@ -466,6 +467,18 @@ def _pid_of(pidfd: int) -> int:
         if line.startswith("Pid:") and int(line[4:]) > 0:
             return int(line[4:])
     raise EngineError("the container is not running")
+
+
+def _pid_namespace(pid: int) -> os.stat_result:
+    """What the PID namespace of a process is known by.
+
+    Raises:
+        EngineError: it has ended.
+    """
+    try:
+        return os.stat(f"/proc/{pid}/ns/pid")
+    except FileNotFoundError as error:
+        raise EngineError("the container is not running") from error
 
 
 __all__ = ["PRIVATE", "UNLIMITED", "Engine", "default_root"]

@@ -6,7 +6,8 @@ program that it is, which is the host's Python. So
 
 - the process that comes over from the host stays outside of the PID namespace, where those inside can't see it, while
   it enters all the other namespaces, closes what is the host's, and gives up its rights. Only then it is born again,
-  inside, with no right that the container doesn't have but the one to install its filter;
+  inside, with no right that the container doesn't have but the one to install its filter; and where somebody inside
+  may trace processes, without that one, and under the filter;
 - it is closed to others (not dumpable) from the start, as is what is born of it (CVE-2016-9962);
 - the program of a long-lived engine is on a read-only mount (`real_engine.linux.interpreter`): a script with the first
   line `#!/proc/self/exe` can be put in a program's place after it has been looked at, and by it the container gets at
@@ -54,6 +55,15 @@ def plan_entry(
     kept = host.held_capabilities if program.privileged else kept_capabilities(spec, host)
     until_filter = 0 if spec.no_new_privileges or found.filter_bytes is None else capabilities.mask(["SYS_ADMIN"])
 
+    filtering: list[Operation] = [
+        *([NoNewPrivileges()] if spec.no_new_privileges else []),
+        *([InstallFilter(found.filter_bytes)] if found.filter_bytes is not None else []),
+        *([SetCapabilities(kept)] if until_filter else []),
+    ]
+    # The filter comes last, since it may forbid what we have to do. But whoever may trace processes could stop ours as
+    # soon as it is born among them, and use its right before it is given up.
+    may_trace = bool(kept_capabilities(spec, host) & capabilities.mask(["SYS_PTRACE"]))
+
     cgroup: list[Operation] = [OpenCgroup(hierarchy, group, pid) for hierarchy, group in groups]
 
     clone: list[Operation] = [
@@ -79,12 +89,11 @@ def plan_entry(
         ChangeUser(host.rootless, host.may_set_groups, keep_capabilities=until_filter != 0),
         SetCapabilities(kept, until_filter),
         HideMemory(),  # once more: a change of user makes a process open to its new user
+        *(filtering if may_trace else []),
         BeBornInside(),
         *([DieWithEngineStill()] if found.die_with_engine else []),
         NewSession(terminal=program.tty),
-        *([NoNewPrivileges()] if spec.no_new_privileges else []),
-        *([InstallFilter(found.filter_bytes)] if found.filter_bytes is not None else []),
-        *([SetCapabilities(kept)] if until_filter else []),
+        *([] if may_trace else filtering),
     ]
 
     return (
@@ -99,9 +108,17 @@ def plan_entry(
 class Entry(Launch):
     """One more program in a container. As a context manager it is killed, if need be, at the end."""
 
-    def __init__(self, container_id: str, container_pidfd: int, phases: tuple[Phase, ...], terminal: bool) -> None:
+    def __init__(
+        self,
+        container_id: str,
+        container_pidfd: int,
+        pid_namespace: os.stat_result,
+        phases: tuple[Phase, ...],
+        terminal: bool,
+    ) -> None:
         super().__init__(container_id)
         self._container = container_pidfd
+        self._pid_namespace = pid_namespace
         self._plan = phases
         self._has_terminal = terminal
 
@@ -133,3 +150,10 @@ class Entry(Launch):
         except BaseException:
             self.remove()
             raise
+
+    def _may_be_ours(self, pid: int) -> bool:
+        """Whether it is one of the container's processes, and be it a dead one."""
+        try:
+            return os.path.samestat(self._pid_namespace, os.stat(f"/proc/{pid}/ns/pid"))
+        except FileNotFoundError:
+            return False

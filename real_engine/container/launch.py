@@ -177,7 +177,7 @@ class Launch:
                 self._channel = None
             if self.pid:
                 self._end()
-                if self._clock.sibling.value and self._clock.sibling.value != self.pid:
+                if self._clock.sibling.value:
                     self._take_sibling()  # it was being born meanwhile
                     self._end()
                 self.pid = 0
@@ -265,11 +265,24 @@ class Launch:
             raise
 
     def _take_sibling(self) -> None:
-        """The process that we cloned has ended, and another child of ours is in its place."""
+        """The process that we cloned has ended, and another child of ours is in its place.
+
+        Raises:
+            StartError: the number is that of a process which isn't the program's.
+        """
         if self.pidfd >= 0:
             self._end()
-        self.pid, self.status = self._clock.sibling.value, None
-        self.pidfd = processes.open_child(self.pid)
+        # The number stands in memory that the new process shares, and who traces that could have written another.
+        pid, self._clock.sibling.value = self._clock.sibling.value, 0
+        self.pid, self.status = 0, None
+        if not self._may_be_ours(pid):
+            raise StartError(f"cannot start the program: process {pid} was given out as its own, and is not")
+        self.pidfd = processes.open_child(pid)
+        self.pid = pid
+
+    def _may_be_ours(self, pid: int) -> bool:
+        """Whether a process can be the one that was cloned."""
+        return True
 
     def _take_terminal(self) -> None:
         if self._channel is not None:

@@ -148,7 +148,7 @@ class BeBornInside(Operation):
         site.births += 1
 
     def describe(self) -> str:
-        return "clone3(CLONE_PARENT), exit_group(0)"
+        return "clone(CLONE_PARENT), exit_group(0)"
 
 
 @dataclass(slots=True)

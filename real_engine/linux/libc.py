@@ -34,8 +34,8 @@ _EVERYWHERE = {
     "mount_setattr": 442,
 }
 _OLDER = {
-    "x86_64": {"rt_sigaction": 13, "pivot_root": 155, "seccomp": 317, "bpf": 321},
-    "aarch64": {"rt_sigaction": 134, "pivot_root": 41, "seccomp": 277, "bpf": 280},
+    "x86_64": {"rt_sigaction": 13, "clone": 56, "pivot_root": 155, "seccomp": 317, "bpf": 321},
+    "aarch64": {"rt_sigaction": 134, "clone": 220, "pivot_root": 41, "seccomp": 277, "bpf": 280},
 }
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from real_engine.errors import EngineError
+from real_engine.linux.mounts import MNT_DETACH, umount2
 from real_engine.supervisor.client import SupervisorClient
 
 _READY_SECONDS = 60
@@ -85,8 +86,13 @@ def dockerd(directory: Path, before: Sequence[str] = ()) -> Iterator[RunningDaem
     host = f"unix://{directory}/docker.sock"
     command = [*before, "dockerd", "--host", host, "--data-root", str(directory / "root")]
     command += ["--exec-root", str(directory / "exec"), "--pidfile", str(directory / "pid")]
-    with _running("dockerd", command, host, directory, str(directory)) as daemon:
-        yield daemon
+    try:
+        with _running("dockerd", command, host, directory, str(directory)) as daemon:
+            yield daemon
+    finally:
+        for sandbox in (directory / "exec" / "netns").glob("*"):  # it leaves that of host networking mounted
+            with contextlib.suppress(OSError):  # this one is a file by now
+                umount2(str(sandbox), MNT_DETACH)
 
 
 def end_supervisor(root: Path) -> None:

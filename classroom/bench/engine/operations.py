@@ -67,14 +67,18 @@ class Contestant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation(ABC):
-    """One row of the table. `better` is `less` or `more`; `target` is what the project set itself, as a ratio."""
+    """One row of the table.
+
+    `better` is `less` or `more`, `target` is what the project set itself, as a ratio, and `most` is how many samples
+    are enough of a row that takes long and varies little.
+    """
 
     name: str
     title: str
     unit: str = "s"
     better: str = "less"
     target: float | None = None
-    once: bool = False
+    most: int | None = None
 
     @contextlib.contextmanager
     def ready(self, one: Contestant) -> Iterator[None]:
@@ -150,7 +154,7 @@ class IdleMemory(Operation):
     title: str = "memory of the daemon with idle containers"
     unit: str = "MiB"
     target: float | None = 1 / 4
-    once: bool = True
+    most: int | None = 5
 
     def sample(self, one: Contestant) -> float:
         """MiB of proportional set size (proc_pid_smaps_rollup), the containers' own not counted."""

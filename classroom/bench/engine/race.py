@@ -2,11 +2,12 @@
 
 import contextlib
 import random
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -44,7 +45,11 @@ def race(
     set_up("lo")
     missing: list[str] = []
     remarks: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="onggi-bench-") as temporary, contextlib.ExitStack() as stack:
+    with (
+        _ended_in_order(),
+        tempfile.TemporaryDirectory(prefix="onggi-bench-") as temporary,
+        contextlib.ExitStack() as stack,
+    ):
         directory = Path(temporary)
         contestants = [_enter(stack, onggi(directory / "onggi"), directory)]
         try:
@@ -70,6 +75,21 @@ def race(
         return _samples(wanted, contestants, alone, runs, progress), missing, remarks
 
 
+@contextlib.contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the block as Ctrl-C does: with the daemons that it started."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _samples(
     wanted: Sequence[Operation],
     contestants: Sequence[Contestant],
@@ -79,15 +99,15 @@ def _samples(
 ) -> Samples:
     draw = random.Random(0)  # noqa: S311 -- an order
     found: Samples = {}
-    total, done = sum(1 if one.once else runs for one in wanted), 0
-    for operation in wanted:
+    counts = [runs if one.most is None else min(runs, one.most) for one in wanted]
+    total, done = sum(counts), 0
+    for operation, count in zip(wanted, counts, strict=True):
         taken: dict[str, list[float]] = {}
         with contextlib.ExitStack() as stack:
             for one in contestants:
                 stack.enter_context(operation.ready(one))
-                if not operation.once:
-                    operation.sample(one)  # not counted: caches fill, and code is loaded
-            for _ in range(1 if operation.once else runs):
+                operation.sample(one)  # not counted: caches fill, and code is loaded
+            for _ in range(count):
                 turns: list[tuple[str, Callable[[], float]]] = [
                     (one.daemon.name, partial(operation.sample, one)) for one in contestants
                 ]
@@ -113,7 +133,7 @@ def _enter(
 
 
 @contextlib.contextmanager
-def _registry(directory: Path):  # type: ignore[no-untyped-def]
+def _registry(directory: Path) -> Iterator[None]:
     """Our registry, for both."""
     import http.client
 

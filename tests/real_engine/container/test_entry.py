@@ -123,8 +123,9 @@ def test_what_cannot_be_run(engine, container, new_children, options, status, re
     assert (children, descriptors) == (new_children(), os.listdir("/proc/self/fd"))
 
 
-def test_a_failure_at_any_step_leaves_nothing(engine, container, new_children):
-    running, spec = container(no_new_privileges=False)
+@pytest.mark.parametrize("added", [(), ("SYS_PTRACE",)])
+def test_a_failure_at_any_step_leaves_nothing(engine, container, new_children, added):
+    running, spec = container(no_new_privileges=False, add_capabilities=added)
     program = ExecSpec(("true",), tty=True)
     plan = engine.enter(running.pidfd, ID, spec, program)
     steps = [operation for phase in plan._plan for operation in phase.operations]
@@ -210,23 +211,47 @@ def test_our_interpreter_is_not_to_be_run(engine, image, container, tmp_path, pa
         assert raised.value.status in (126, 127)
 
 
-def test_it_is_born_inside_with_no_right_more_than_the_container(engine, container):
-    """At its first step in there it has what the container may have, and the one right that its filter takes."""
-    running, spec = container(no_new_privileges=False)
+@pytest.mark.parametrize(("may_trace", "right", "filtered"), [(False, 1 << 21, "0"), (True, 0, "2")])
+def test_it_is_born_inside_with_no_right_more_than_the_container(engine, container, may_trace, right, filtered):
+    """At its first step in there it has what the container may have, and the one right that its filter takes.
+
+    Where somebody inside may seize it, not even that one: it is under its filter by then.
+    """
+    added = ("SYS_PTRACE",) if may_trace else ()
+    running, spec = container(no_new_privileges=False, add_capabilities=added)
 
     def tell(operation):
         if type(operation).__name__ == "NewSession":  # the first step after the second clone
             fields = _fields(Path("/proc/thread-self/status").read_text())
             names = sorted(os.listdir("/proc/self/fd"))
-            raise OSError(0, f"{fields['CapPrm']} {fields['CapBnd']} {fields['NSpid']} {names}")
+            raise OSError(0, f"{fields['CapPrm']} {fields['CapBnd']} {fields['NSpid']} {fields['Seccomp']} {names}")
 
     entry = engine.enter(running.pidfd, ID, spec, ExecSpec(("true",), user="nobody"))
     with pytest.raises(StartError) as raised:
         _start(entry, observer=tell)
-    permitted, bounding, number = str(raised.value).rsplit(": ", 1)[1].split()[:3]
-    assert (f"{1 << 21:016x}", f"{spec.capability_mask:016x}") == (permitted, bounding)
+    permitted, bounding, number, seccomp = str(raised.value).rsplit(": ", 1)[1].split()[:4]
+    assert (f"{right:016x}", f"{spec.capability_mask:016x}") == (permitted, bounding)
     assert int(number) > 1
+    assert filtered == seccomp
     assert "['0', '1', '2', '3', '4']" in str(raised.value)  # 3 is the report; the last is that of the listing itself
+
+
+def test_a_process_that_is_not_the_containers_is_not_taken_for_the_program(engine, container):
+    """Who has seized our process can write into the memory that it shares with the engine."""
+    running, spec = container(add_capabilities=("SYS_PTRACE",))
+    with subprocess.Popen(["sleep", "600"]) as other:
+        entry = engine.enter(running.pidfd, ID, spec, ExecSpec(("sleep", "0.2")))
+
+        def tell(operation):
+            if type(operation).__name__ == "NewSession":
+                entry._clock.sibling.value = other.pid
+
+        with pytest.raises(StartError, match=f"process {other.pid} was given out as its own, and is not"):
+            _start(entry, observer=tell)
+        assert other.poll() is None
+        other.kill()
+    # The program itself, which nobody knows now, is a child of ours that ends with the container at the latest.
+    assert os.WIFEXITED(os.wait()[1])
 
 
 def test_a_killed_engine_takes_the_program_along(engine, image, tmp_path, leftovers):

@@ -28,14 +28,6 @@ def test_stopping_early_warns_of_nothing():
     assert [] == [str(warning.message) for warning in seen]
 
 
-def test_an_error_of_the_reader_ends_the_processes_work():
-    with pytest.raises(KeyboardInterrupt):
-        for result in as_they_come(results := results_of(50)):
-            assert 0 == result
-            raise KeyboardInterrupt
-    assert [] == list(results)
-
-
 @pytest.mark.parametrize("workers", [0, -2])
 def test_a_number_of_processes_that_cannot_be_is_named(workers):
     with pytest.raises(SimulatorError, match=f"workers {workers}: give a number"):
