@@ -2,8 +2,12 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -89,10 +93,40 @@ def test_a_row_that_there_is_not_is_named() -> None:
 @pytest.mark.skipif(shutil.which("docker") is None, reason="needs the docker command line: make peers")
 def test_a_small_race_is_run_whole() -> None:
     command = [sys.executable, "-m", "classroom.cli", "bench", "engine", "--quick", "--runs", "1", "--json", "-"]
+    before = _leftovers()
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert 0 == done.returncode, done.stderr
+    assert before == _leftovers()
     found = json.loads(done.stdout)
     for row in ("run_bridge", "run_no_network", "exec", "starts_at_once", "idle_memory", "warm_build", "pull"):
         assert found[row]["onggi"]["median"] > 0
         if shutil.which("dockerd"):
             assert found["ratios"][row]["ratio"] > 0
+
+
+@pytest.mark.root
+@pytest.mark.peer
+@pytest.mark.skipif(shutil.which("docker") is None, reason="needs the docker command line: make peers")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_race_that_is_ended_leaves_nothing(number: signal.Signals) -> None:
+    before = _leftovers()
+    command = [sys.executable, "-m", "classroom.cli", "bench", "engine", "--runs", "1000", "--rows", "exec"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not _running_in(before) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    assert 128 + number == process.returncode
+    assert before == _leftovers()
+
+
+def _leftovers() -> set[str]:
+    """What a race makes outside of its own processes."""
+    places = (Path(tempfile.gettempdir()), *Path("/sys/fs/cgroup").glob("*/"), Path("/sys/fs/cgroup"))
+    return {str(path) for place in places for path in place.glob("onggi-bench-*")}
+
+
+def _running_in(before: set[str]) -> bool:
+    """Whether one of the race's directories has a supervisor by now."""
+    return any((Path(path) / "onggi/root/run/supervisor.sock").exists() for path in _leftovers() - before)

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from real_engine.errors import EngineError
+from real_engine.linux import cgroups
 from real_engine.linux.processes import CLONE_NEWNS, setns
 
 RUNTIMES = ("crun", "runc")
@@ -60,6 +61,8 @@ class Runtime:
         done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=enter)
         seconds = time.perf_counter() - begin
         if done.returncode:
+            mounted = Path("/sys/fs/cgroup")
+            cgroups.destroy([*mounted.glob(name), *mounted.glob(f"*/{name}")])  # one that fails may leave them
             raise EngineError(f"{self.name} run: {done.stderr.strip() or done.returncode}")
         return seconds
 
