@@ -305,6 +305,9 @@ class Daemon:
 
     def _close_services(self) -> None:
         with self._building:
+            supervisor = self._services.get("supervisor")
+            if supervisor is not None:
+                self._quietly(supervisor.leave)
             for name in ("containers", "networks", "volumes", "images", "supervisor"):
                 service = self._services.pop(name, None)
                 close = getattr(service, "close", None)

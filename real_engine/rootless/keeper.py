@@ -28,6 +28,7 @@ from real_engine.supervisor.protocol import (
     Receiver,
     bind_path,
     encode,
+    listen,
     send_with_descriptors,
 )
 
@@ -35,7 +36,6 @@ SOCKET = "keeper.sock"
 LOCK = "keeper.lock"
 LOG = "keeper.log"
 
-_BACKLOG = 16
 _FIRST_SECONDS = 30.0  # for the first daemon to come
 _PATIENCE_SECONDS = 1.0  # after the last one has gone: one that is started again may just be coming
 _AGAIN_SECONDS = 5.0  # between attempts to bring the uplink back
@@ -65,7 +65,7 @@ class Keeper:
         self._loop = Loop()
         self._daemons: dict[int, tuple[socket.socket, Receiver]] = {}
         self._watches_supervisor = False
-        self._listener = self._listen()
+        self._listener = listen(self._directory, SOCKET)
         self._loop.watch(self._listener.fileno(), READABLE, self._accept)
         self._leaving = self._loop.call_later(_FIRST_SECONDS, self._leave_if_unused)
         self._loop.watch(self._namespaces.pidfd, READABLE, self._anchor_ended)
@@ -144,19 +144,6 @@ class Keeper:
         self._leave_if_unused()
 
     # --- connections -------------------------------------------------------------------------------------------------
-
-    def _listen(self) -> socket.socket:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(SOCKET, dir_fd=self._directory)  # we hold the lock, so whoever made it has gone
-        before = os.umask(0o177)
-        try:
-            listener.bind(bind_path(self._directory, SOCKET))
-        finally:
-            os.umask(before)
-        listener.listen(_BACKLOG)
-        listener.setblocking(False)
-        return listener
 
     def _accept(self, _: int) -> None:
         try:

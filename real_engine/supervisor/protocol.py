@@ -9,6 +9,7 @@ the order in which they are done. Between the answers come events (`real_engine.
 """
 
 import array
+import contextlib
 import json
 import os
 import socket
@@ -25,6 +26,7 @@ _LARGEST_MESSAGE = 16 << 20  # bytes
 _LARGEST_GREETING = 65536  # bytes
 _MOST_DESCRIPTORS = 253  # SCM_MAX_FD (include/net/scm.h)
 _PIECE = 65536  # bytes
+_BACKLOG = 16  # daemons that may wait at once to be taken
 
 Message = dict[str, Any]
 
@@ -150,3 +152,28 @@ def bind_path(directory: int, name: str) -> str:
     (sun_path holds 108 bytes, and a data root may lie deeper.)
     """
     return f"/proc/self/fd/{directory}/{name}"
+
+
+def listen(directory: int, name: str) -> socket.socket:
+    """A socket `name` in an open directory, for its owner only (mode 0600), that doesn't block.
+
+    One that is there already is replaced: the caller holds the lock, so whoever made it has gone.
+
+    Raises:
+        OSError: it can't be made there.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=directory)
+        before = os.umask(0o177)  # so that it is nobody else's from its first moment
+        try:
+            listener.bind(bind_path(directory, name))
+        finally:
+            os.umask(before)
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener

@@ -5,7 +5,6 @@ import fcntl
 import os
 import re
 import signal
-import socket
 import sys
 import time
 import traceback
@@ -22,13 +21,12 @@ from real_engine.supervisor.exit_record import remove_exit, write_exit
 from real_engine.supervisor.log_options import LogOptions
 from real_engine.supervisor.loop import READABLE, Loop
 from real_engine.supervisor.memory_events import MemoryEvents
-from real_engine.supervisor.protocol import LOCK, SOCKET, VERSION, Message, bind_path
+from real_engine.supervisor.protocol import LOCK, SOCKET, VERSION, Message, listen
 from real_engine.supervisor.runtime import Process, Runtime, Stdio
 from real_engine.supervisor.targets import CREATED, StartOptions, Target
 
-IDLE_SECONDS = 10.0  # without a daemon and a container, after which the supervisor ends
+IDLE_SECONDS = 10.0  # without a container and after a daemon that was killed, until the supervisor ends
 _GREETING_SECONDS = 5.0
-_BACKLOG = 16
 _NAMESPACE_OF = re.compile(r"/proc/(\d{1,10})/ns/(\w+)")
 
 Reply = Callable[[Any], None]
@@ -65,6 +63,7 @@ class Supervisor:
         self._attached = 0
         self._idle_seconds = idle_seconds
         self._idle_since = time.monotonic()
+        self._left = False  # by a daemon that has ended in order, and did not just vanish
         self._ending: list[Reply] = []
         self._asked_to_end = False
         self._memory = MemoryEvents(self.loop, self._out_of_memory)
@@ -80,9 +79,10 @@ class Supervisor:
             "update": self._update,
             "acknowledge": self._acknowledge,
             "list": self._list,
+            "leave": self._leave,
             "shutdown": self._shutdown,
         }
-        self._listener = self._listen()
+        self._listener = listen(self._directory, SOCKET)
 
     def run(self) -> None:
         """Go on until asked to end, or until there is nothing to do for a while."""
@@ -133,20 +133,6 @@ class Supervisor:
 
     # --- connections -------------------------------------------------------------------------------------------------
 
-    def _listen(self) -> socket.socket:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(SOCKET, dir_fd=self._directory)  # we hold the lock, so whoever made it has gone
-        path = bind_path(self._directory, SOCKET)
-        before = os.umask(0o177)
-        try:
-            listener.bind(path)
-        finally:
-            os.umask(before)
-        listener.listen(_BACKLOG)
-        listener.setblocking(False)
-        return listener
-
     def _accept(self, _: int) -> None:
         try:
             accepted, _ = self._listener.accept()
@@ -175,7 +161,7 @@ class Supervisor:
             connection.close()
             return
         connection.greeted = True
-        before, self._daemon = self._daemon, connection
+        before, self._daemon, self._left = self._daemon, connection, False
         connection.send({"hello": VERSION, "pid": os.getpid()})
         if before is not None:
             before.send(Replaced().to_json())
@@ -344,6 +330,10 @@ class Supervisor:
     def _list(self, _: Message, __: list[int], reply: Reply, ___: object) -> None:
         reply([_entry(target) for target in (*self._targets.values(), *self._ended.values())])
 
+    def _leave(self, _: Message, __: list[int], reply: Reply, ___: object) -> None:
+        self._left = True
+        reply(None)
+
     def _shutdown(self, _: Message, __: list[int], reply: Reply, ___: object) -> None:
         self._asked_to_end = True
         self._ending.append(reply)
@@ -428,13 +418,13 @@ class Supervisor:
     def _notice_idleness(self) -> None:
         self._idle_since = time.monotonic()
         if self._daemon is None:
-            self.loop.call_later(self._idle_seconds, self._end_when_idle)
+            self.loop.call_later(0 if self._left else self._idle_seconds, self._end_when_idle)
 
     def _end_when_idle(self) -> None:
         """Ends that nobody has acknowledged don't keep us: they are on disk."""
         if self._daemon is not None or self._busy:
             return
-        rest = self._idle_since + self._idle_seconds - time.monotonic()
+        rest = 0 if self._left else self._idle_since + self._idle_seconds - time.monotonic()
         if self._attached:  # who reads slowly gets what is left
             rest = max(rest, self._idle_seconds)
         if rest > 0:

@@ -195,6 +195,34 @@ def test_it_ends_when_nobody_needs_it(tmp_path, image):
     assert [] == one.groups()
 
 
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_daemon_that_leaves_is_not_waited_for(tmp_path, image, busy):
+    with _serving(tmp_path, 600) as process:
+        one = Supervised(tmp_path, image)
+        container = one.new_id()
+        if busy:
+            one.start(container, "sleep 1")
+        one.client.leave()
+        one.client.close()
+        if busy:
+            time.sleep(0.5)
+            assert process.poll() is None
+        assert 0 == process.wait(10)
+    assert [] == one.groups()
+
+
+def test_a_daemon_that_comes_after_it_is_not_left(tmp_path):
+    with _serving(tmp_path, 600) as process:
+        first = SupervisorClient.connect_or_start(tmp_path, Events())
+        first.leave()
+        second = SupervisorClient.connect_or_start(tmp_path, Events())
+        assert process.pid == second.pid
+        first.close()
+        second.close()
+        time.sleep(0.3)
+        assert process.poll() is None
+
+
 def test_it_does_not_end_while_a_daemon_is_connected(tmp_path):
     with _serving(tmp_path, 0.2) as process:
         client = SupervisorClient.connect_or_start(tmp_path, Events())
