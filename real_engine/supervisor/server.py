@@ -339,6 +339,9 @@ class Supervisor:
         self._ending.append(reply)
         for target in self._targets.values():
             target.kill()
+        for target in self._targets.values():
+            if target.paused:  # on cgroup v1 the frozen meet their end only when they go on
+                self._runtime.thaw(target.id)
         self._end_when_all_have()
 
     # --- what they need ----------------------------------------------------------------------------------------------

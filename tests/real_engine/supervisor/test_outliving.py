@@ -253,9 +253,13 @@ def test_shutdown_ends_all_containers(supervised):
     attached = supervised.attach(container)
     pid = supervised.start(container, "echo x; sleep 600").pid
     attached.socket.recv(10, socket.MSG_PEEK)
+    frozen = supervised.new_id()
+    pids = (pid, supervised.start(frozen, "sleep 600").pid)
+    supervised.client.pause(frozen)
     supervised.client.shutdown()
     eventually(lambda: not is_alive(supervised.client.pid))
-    assert not is_alive(pid)
+    assert [] == [pid for pid in pids if is_alive(pid)]
+    assert [] == supervised.groups()
     assert (b"x\n", b"") == attached.streams()
     assert 137 == read_exit(supervised.directory(container)).status
 
