@@ -71,6 +71,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     from real_engine.http.tls import server_context
     from real_engine.registry.passwords import Passwords
     from real_engine.registry.server import Registry
+    from real_engine.signals import Signals
 
     host, port = _address(arguments.listen)
     _check_exposure(arguments, host)
@@ -83,20 +84,18 @@ def _serve(arguments: argparse.Namespace) -> int:
     registry = Registry(storage, passwords, arguments.read_only, not arguments.no_delete)
     listener = TcpListener(host, port, context)
     server = Server(registry, [listener])
-    # What arrives while we still begin must end us too, so the handlers come first.
     ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
-    server.start()
-    shown = f"[{host}]" if ":" in host else host
-    scheme = "https" if context else "http"
-    print(f"onggi registry: listening on {scheme}://{shown}:{listener.port}", file=sys.stderr, flush=True)
-    if not arguments.read_only:
-        threading.Thread(target=_sweep, args=(registry, ended), name="sweep", daemon=True).start()
-    ended.wait()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)  # a second one ends us at once
-    server.stop(_ENDING_SECONDS)
+    with Signals((signal.SIGTERM, signal.SIGINT)) as signals:  # what arrives while we still begin ends us too
+        server.start()
+        shown = f"[{host}]" if ":" in host else host
+        scheme = "https" if context else "http"
+        print(f"onggi registry: listening on {scheme}://{shown}:{listener.port}", file=sys.stderr, flush=True)
+        if not arguments.read_only:
+            threading.Thread(target=_sweep, args=(registry, ended), name="sweep", daemon=True).start()
+        signals.wait()
+        signals.insist()
+        ended.set()
+        server.stop(_ENDING_SECONDS)
     return 0
 
 

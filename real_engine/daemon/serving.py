@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import select
 import signal
-import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from real_engine.errors import EngineError, InvalidParameter
 from real_engine.http.listeners import Listener, TcpListener, UnixListener, check_unix_path
 from real_engine.http.server import Server
 from real_engine.http.trace import TraceFile
+from real_engine.signals import Signals
 
 if TYPE_CHECKING:
     import ssl
@@ -126,7 +125,7 @@ def serve(
     if prepare is not None:
         prepare(daemon)
     _allow_descriptors()
-    with _Signals() as signals, contextlib.ExitStack() as ending:
+    with Signals(_SIGNALS) as signals, contextlib.ExitStack() as ending:
         daemon.start()
         ending.callback(daemon.stop)
         trace = None
@@ -155,46 +154,6 @@ def serve(
         if not server.stop(_GRACE_SECONDS):
             _log.warning("requests were still running after %.0f seconds, and have been cut off", _GRACE_SECONDS)
     return 0
-
-
-class _Signals:
-    """Signals as something to wait for. Outside, everything is as it was."""
-
-    def __init__(self) -> None:
-        self._reading, self._writing = socket.socketpair()
-        self._insisting = False
-
-    def __enter__(self) -> _Signals:
-        self._writing.setblocking(False)
-        self._before = {number: signal.signal(number, self._take) for number in _SIGNALS}
-        # The C handler writes here whichever thread the kernel chose; the main thread wakes in any case.
-        self._wakeup = signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.set_wakeup_fd(self._wakeup)
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._reading.close()
-        self._writing.close()
-
-    def wait(self) -> int:
-        """The number of the next signal."""
-        poll = select.poll()
-        poll.register(self._reading, select.POLLIN)
-        while True:
-            poll.poll()
-            number = self._reading.recv(1)[0]
-            if number in _SIGNALS:
-                return number
-
-    def insist(self) -> None:
-        """From now on, one more signal to end is meant at once."""
-        self._insisting = True
-
-    def _take(self, number: int, _: object) -> None:
-        if self._insisting and number != signal.SIGHUP:
-            os._exit(128 + number)
 
 
 def check_unique(endpoints: Sequence[Endpoint]) -> None:

@@ -58,6 +58,13 @@ def test_serves_until_it_is_told_to_end(started: tuple[subprocess.Popen[str], st
     assert "" == process.stderr.read()
 
 
+def test_a_signal_that_another_thread_gets_ends_it_too(started: tuple[subprocess.Popen[str], str]) -> None:
+    process, _ = started
+    threads = [int(name) for name in os.listdir(f"/proc/{process.pid}/task")]
+    os.kill(max(threads), signal.SIGTERM)  # the kernel asks the thread that was named first
+    assert 0 == process.wait(10)
+
+
 def test_killed_it_begins_again(started: tuple[subprocess.Popen[str], str], tmp_path: Path) -> None:
     process, _ = started
     process.kill()
