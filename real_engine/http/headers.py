@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+# What RFC 9110 5.6.3 allows around a word. `strip` alone would take U+0085 and U+00A0 too, which nobody before us does.
+_BLANKS = " \t"
+
 
 class Headers:
     """The header fields of a message, in the order in which they came; names are compared without case."""
@@ -30,7 +33,8 @@ class Headers:
 
     def tokens(self, name: str) -> list[str]:
         """The comma-separated words of that name's values, in small letters: `Connection: keep-alive, Upgrade`."""
-        return [word.strip().lower() for value in self.all(name) for word in value.split(",") if word.strip()]
+        words = (word.strip(_BLANKS).lower() for value in self.all(name) for word in value.split(","))
+        return [word for word in words if word]
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name.lower() in self._first

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import select
+import socket
+import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +13,6 @@ from real_engine.errors import InvalidParameter
 from real_engine.http.query import Query
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterable, Mapping
     from typing import BinaryIO
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 MOST_JSON_BYTES = 16 << 20
 RAW_STREAM = "application/vnd.docker.raw-stream"
 MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream"
+_TIMEVAL = struct.Struct("ll")  # struct timeval: seconds and microseconds
 _GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR | select.POLLNVAL if hasattr(select, "POLLRDHUP") else 0
 
 
@@ -189,6 +191,19 @@ class Request:
         if events.get(self.socket.fileno(), 0) & _GONE:
             return "gone"
         return "ready" if events else "timeout"
+
+    def limit_stalls(self, seconds: float) -> None:
+        """From now on, a client that neither sends nor takes anything for so long, though it is its turn, is dropped.
+
+        For servers of clients that nobody knows: without it, one that stands still holds its thread for ever.
+        """
+        if hasattr(self.socket, "pending"):  # TLS reads again and again where the kernel's own limit wakes it
+            self.socket.settimeout(seconds)
+            return
+        # The kernel's limit leaves the descriptor a blocking one, as sendfile needs it.
+        limit = _TIMEVAL.pack(int(seconds), int(seconds % 1 * 1_000_000))
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
     @property
     def wants_upgrade(self) -> bool:

@@ -19,13 +19,15 @@ class Query:
     """What stands after the `?`.
 
     Raises:
-        InvalidParameter: more fields than anybody means.
+        InvalidParameter: more fields than anybody means, or a NUL, which no name or path can hold.
     """
 
     __slots__ = ("_values",)
 
     def __init__(self, text: str = "") -> None:
         self._values: dict[str, list[str]] = {}
+        if "%00" in text:
+            raise InvalidParameter("invalid query: it has a NUL in it")
         if text:
             try:
                 fields = parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST_FIELDS)

@@ -16,11 +16,19 @@ import threading
 import time
 import traceback
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 from real_engine.errors import EngineError
 from real_engine.http.messages import Request, Response
-from real_engine.http.wire import Capture, Disconnected, Malformed, Reader, parse_head, request_body
+from real_engine.http.wire import (
+    Capture,
+    Disconnected,
+    Malformed,
+    Reader,
+    check_host,
+    parse_head,
+    parse_target,
+    request_body,
+)
 from real_engine.http.writer import REASONS, Writer
 
 if TYPE_CHECKING:
@@ -38,6 +46,7 @@ _MOST_IDLE_THREADS = 16
 _MOST_DRAINED_BYTES = 256 << 10  # of a body that nobody read, so that the connection can be kept (Go's figure)
 _LINGER_SECONDS = 0.5
 _HEAD_SECONDS = 60.0
+_ROOM_SECONDS = 0.05  # between looks for a connection that has become idle
 # Deep enough for JSON a thousand levels deep in C, small enough that glibc keeps forty of them (40 MiB) for reuse.
 _STACK_BYTES = 1 << 20
 
@@ -45,7 +54,8 @@ _STACK_BYTES = 1 << 20
 class Server:
     """Serves `handler` on `listeners`.
 
-    `idle_seconds` is how long a kept connection may be silent. `trace` is called with each finished `Exchange`.
+    `idle_seconds` is how long a kept connection may be silent; of more than `most_connections`, those that have been so
+    the longest are closed. `trace` is called with each finished `Exchange`.
     Threads are daemonic: `stop` waits for the requests, and the interpreter for nobody.
     """
 
@@ -119,6 +129,7 @@ class Server:
         """Take connections from a listener and serve them, until there are enough others who do."""
         listener = self._listeners[index]
         while True:
+            self._await_room()
             try:
                 accepted = listener.accept()
             except OSError as error:
@@ -130,7 +141,7 @@ class Server:
                 continue
             with self._lock:
                 self._waiting[index] -= 1
-                alone = self._waiting[index] < 1 and len(self._connections) < self._most_connections
+                alone = self._waiting[index] < 1
             if alone:
                 self._spawn(index)
             self._serve(listener, accepted)
@@ -141,6 +152,17 @@ class Server:
                 self._waiting[index] += 1
         with self._lock:
             self._waiting[index] -= 1
+
+    def _await_room(self) -> None:
+        """Wait until there is room for one more connection; meanwhile, close those that have been idle the longest."""
+        with self._changed:
+            while len(self._connections) >= self._most_connections and not self.stopping:
+                idle = [connection for connection in self._connections.values() if connection.idle]
+                if idle:
+                    longest = min(idle, key=lambda connection: connection.idle_since)
+                    longest.idle = False  # so that nobody takes it for another one
+                    longest.abort()
+                self._changed.wait(_ROOM_SECONDS)
 
     def _serve(self, listener: Listener, accepted: socket.socket) -> None:
         number = next(self._numbers)
@@ -162,8 +184,7 @@ class Server:
                 connection.socket.close()
             with self._changed:
                 del self._connections[number]
-                if not self._connections:
-                    self._changed.notify_all()
+                self._changed.notify_all()
 
     def _exchange(self, connection: _Connection, number: int, peer: Peer) -> bool:
         """One request and its answer; whether the connection can be kept for another."""
@@ -171,6 +192,7 @@ class Server:
         wire = reader.socket
         try:
             wire.settimeout(self._idle_seconds)
+            connection.idle_since = time.monotonic()
             connection.idle = True
             if self.stopping:
                 return False
@@ -180,15 +202,10 @@ class Server:
                 return False
             received_at = time.perf_counter()
             method, target, protocol, headers = parse_head(head)
-            if protocol >= (1, 1) and "Host" not in headers:
-                raise Malformed("missing required Host header")
+            check_host(headers, protocol)
+            path, query = parse_target(target)
             body = request_body(reader, headers, protocol)
             wire.settimeout(None)
-            path, _, query = target.partition("?")
-            if "%" in path:
-                path = unquote(path)
-            if not path.startswith("/"):
-                path = _path_of(path)
         except Malformed as error:
             _refuse(wire, error)
             return False
@@ -211,7 +228,12 @@ class Server:
             connection.hijacked = request.hijacked is not None
             if record is not None:
                 record()
-        return not connection.hijacked and writer.keep and self._finish_body(request, wire, writer)
+        if connection.hijacked:
+            return False
+        kept = writer.keep and self._finish_body(request, wire)
+        if not kept and not body.finished:
+            linger(wire)  # the client may be sending still, and has the answer to read
+        return kept
 
     def _answer(self, request: Request, writer: Writer) -> Response | None:
         try:
@@ -233,7 +255,7 @@ class Server:
             return Response(200)
         return response
 
-    def _finish_body(self, request: Request, wire: socket.socket, writer: Writer) -> bool:
+    def _finish_body(self, request: Request, wire: socket.socket) -> bool:
         """Read what the handler left of the body, so that the next request can follow; whether that was possible."""
         body = request.body
         if body.finished:
@@ -291,12 +313,14 @@ class Server:
 class _Connection:
     """A connection, as `stop` needs to see it."""
 
-    __slots__ = ("hijacked", "idle", "reader", "request", "socket")
+    __slots__ = ("hijacked", "idle", "idle_since", "reader", "request", "socket")
 
     def __init__(self, accepted: socket.socket) -> None:
         self.socket = accepted
         self.reader = Reader(accepted)
         self.idle = False
+        """Whether it waits for a request, or for the rest of one's head."""
+        self.idle_since = 0.0
         self.hijacked = False
         self.request: Request | None = None
 
@@ -336,17 +360,3 @@ def linger(wire: socket.socket) -> None:
         deadline = time.monotonic() + _LINGER_SECONDS
         while wire.recv(65536) and time.monotonic() < deadline:
             pass
-
-
-def _path_of(target: str) -> str:
-    """The path of a target in absolute form (RFC 9112 3.2.2), which proxies send.
-
-    Raises:
-        Malformed: it is of another form.
-    """
-    if target == "*":
-        return "/"
-    for scheme in ("http://", "https://"):
-        if target.lower().startswith(scheme):
-            return "/" + target[len(scheme) :].partition("/")[2]
-    raise Malformed("malformed HTTP request")

@@ -11,6 +11,7 @@ import hashlib
 import socket as sockets
 import struct
 import threading
+import time
 from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING
 
@@ -117,18 +118,29 @@ class Websocket:
 
     def close(self, code: int = NORMAL, reason: str = "") -> None:
         """Say that it ends, wait a moment for the other side to say so too, and close the connection."""
-        with contextlib.suppress(OSError):
-            self._send(_CLOSE, struct.pack("!H", code) + reason.encode()[: _MOST_CONTROL_BYTES - 2])
-            self._closed = True
-            self._socket.shutdown(sockets.SHUT_WR)
-            self._socket.settimeout(_CLOSE_SECONDS)
-            while self._socket.recv(65536):
-                pass
+        # Who takes nothing, so that another thread is still sending to it, won't take this either.
+        if self._sending.acquire(timeout=_CLOSE_SECONDS):
+            try:
+                if not self._closed:
+                    self._closed = True
+                    self._say_goodbye(struct.pack("!H", code) + reason.encode()[: _MOST_CONTROL_BYTES - 2])
+            except OSError:
+                pass  # it has gone, or takes nothing
+            finally:
+                self._sending.release()
         self._closed = True
         # Another thread may wait in recv; closing alone would leave it there.
         with contextlib.suppress(OSError):
             self._socket.shutdown(sockets.SHUT_RDWR)
         self._socket.close()
+
+    def _say_goodbye(self, data: bytes) -> None:
+        self._socket.settimeout(_CLOSE_SECONDS)
+        self._socket.sendall(_head(_CLOSE, len(data)) + data)
+        self._socket.shutdown(sockets.SHUT_WR)
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        while self._socket.recv(65536) and time.monotonic() < deadline:
+            pass
 
     def _receive(self) -> bytes | None:
         message = bytearray()
@@ -187,18 +199,10 @@ class Websocket:
         self._closed = True
 
     def _send(self, opcode: int, data: bytes) -> None:
-        length = len(data)
-        head = bytes((_FINAL | opcode,))
-        if length < 126:
-            head += bytes((length,))
-        elif length < 1 << 16:
-            head += struct.pack("!BH", 126, length)
-        else:
-            head += struct.pack("!BQ", 127, length)
         with self._sending:
             if self._closed:
                 raise WebsocketClosed("the websocket is closed")
-            self._socket.sendall(head + data)
+            self._socket.sendall(_head(opcode, len(data)) + data)
 
     def _exactly(self, count: int) -> bytes:
         pieces = []
@@ -212,6 +216,16 @@ class Websocket:
             pieces.append(piece)
             count -= len(piece)
         return b"".join(pieces)
+
+
+def _head(opcode: int, length: int) -> bytes:
+    """What stands before the data of a frame that is a whole message."""
+    first = _FINAL | opcode
+    if length < 126:
+        return bytes((first, length))
+    if length < 1 << 16:
+        return struct.pack("!BBH", first, 126, length)
+    return struct.pack("!BBQ", first, 127, length)
 
 
 def unmask(data: bytes, mask: bytes) -> bytes:

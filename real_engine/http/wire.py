@@ -1,8 +1,8 @@
 """What travels: heads of requests, bodies of known length or in chunks, and a reader that keeps what came too early.
 
 Sources: RFC 9110 (semantics), RFC 9112 (HTTP/1.1). Where the RFC lets a server be lenient, this one refuses: two
-lengths that differ, a length beside chunks, blanks before a colon and lines that are folded are how requests are
-smuggled.
+lengths that differ, a length beside chunks, blanks before a colon, lines that are folded or end in a bare line feed are
+how requests are smuggled.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import io
 import re
 import time
 from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import unquote_to_bytes
 
 from real_engine.http.headers import Headers
 
@@ -21,11 +22,19 @@ MOST_HEAD_BYTES = 65536
 MOST_FIELDS = 256
 _BLOCK = 65536
 _MOST_CHUNK_LINE = 4096
+_MOST_BLANK_BYTES = 64  # empty lines before a request
+# Beyond 16 bytes a chunk and twice the data, what a body in chunks may have of lengths and extensions (Go's figures).
+_MOST_EXCESS_BYTES = 16 << 10
+
+_STALLED = "the client sent nothing for too long"
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _REQUEST_LINE = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\xff]+) HTTP/(\d)\.(\d)")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _HEXADECIMAL = re.compile(rb"[0-9A-Fa-f]{1,16}")
+_BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
+_HOST = re.compile(r"[-0-9A-Za-z!$%&'()*+,.:;=\[\]_~]*")  # as golang.org/x/net/http/httpguts ValidHostHeader has it
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 class Malformed(Exception):
@@ -56,17 +65,21 @@ class Reader:
         Once it has begun, all of it must come within `seconds`, so that nobody keeps us by a byte a minute.
 
         Raises:
-            Malformed: longer than `most`.
+            Malformed: longer than `most`, or no head that will ever end.
             Disconnected: it ended in the middle.
             TimeoutError: the socket's time is over.
         """
         data = self._buffer[self._start :] if self._start else self._buffer
-        while data[:2] == b"\r\n":  # RFC 9112 2.2: an empty line before a request is passed over
-            data = data[2:]
+        blanks = 0
+        if data[:1] in (b"\r", b"\n"):
+            data, blanks = _without_blank_lines(data, 0)
         searched, deadline = 0, 0.0
         while (end := data.find(b"\r\n\r\n", searched)) < 0:
             if len(data) > most:
                 raise Malformed("request header fields too large", 431)
+            # Whoever speaks another protocol to us would be waited for until its time is over.
+            if (len(data) > 3 and data[0] < 0x21) or _BARE_LINE_FEED.search(data, searched):
+                raise Malformed("malformed HTTP request")
             searched = max(0, len(data) - 3)
             if data and seconds is not None:
                 deadline = deadline or time.monotonic() + seconds
@@ -77,52 +90,65 @@ class Reader:
                     raise Disconnected("the connection ended in the middle of a request")
                 return None
             if not data:
-                more = more.lstrip(b"\r\n")
+                more, blanks = _without_blank_lines(more, blanks)
             data += more
-            # Whoever speaks another protocol to us would be waited for until its time is over.
-            if len(data) > 3 and data[0] < 0x21:
-                raise Malformed("malformed HTTP request")
         if end > most:
             raise Malformed("request header fields too large", 431)
         self._buffer, self._start = data, end + 4
         return data[:end]
 
     def some(self, most: int) -> bytes:
-        """Up to `most` bytes: what is there already, else what comes next; empty at the end of the connection."""
+        """Up to `most` bytes: what is there already, else what comes next; empty at the end of the connection.
+
+        Raises:
+            Disconnected: nothing comes for too long.
+        """
         start = self._start
         if start < len(self._buffer):
             piece = self._buffer[start : start + most]
             self._start = start + len(piece)
             return piece
-        return self.socket.recv(min(most, 1 << 20))
+        try:
+            return self.socket.recv(min(most, 1 << 20))
+        except (TimeoutError, BlockingIOError):
+            raise Disconnected(_STALLED) from None
 
     def into(self, view: memoryview) -> int:
-        """As `some`, into `view`; 0 at the end of the connection."""
+        """As `some`, into `view`; 0 at the end of the connection. Raises as `some`."""
         start = self._start
         if start < len(self._buffer):
             piece = self._buffer[start : start + len(view)]
             self._start = start + len(piece)
             view[: len(piece)] = piece
             return len(piece)
-        return self.socket.recv_into(view)
+        try:
+            return self.socket.recv_into(view)
+        except (TimeoutError, BlockingIOError):
+            raise Disconnected(_STALLED) from None
 
     def line(self, most: int = _MOST_CHUNK_LINE) -> bytes:
         """The bytes up to the end of the line, without it.
 
         Raises:
-            Malformed: longer than `most`.
-            Disconnected: the connection ended before.
+            Malformed: longer than `most`, or the line ends in a bare line feed.
+            Disconnected: the connection ended before, or nothing comes for too long.
         """
         while (end := self._buffer.find(b"\n", self._start)) < 0:
             if len(self._buffer) - self._start > most:
-                raise Malformed("chunk header line too long")
-            more = self.socket.recv(_BLOCK)
+                raise Malformed("header line too long")
+            kept = self._buffer[self._start :]
+            self._buffer, self._start = b"", 0
+            more = self.some(_BLOCK)
             if not more:
                 raise Disconnected("the connection ended in the middle of a body")
-            self._buffer, self._start = self._buffer[self._start :] + more, 0
+            self._buffer = kept + more
         line = self._buffer[self._start : end]
+        if len(line) > most:
+            raise Malformed("header line too long")
+        if not line.endswith(b"\r"):
+            raise Malformed("chunked line ends with bare LF")
         self._start = end + 1
-        return line.removesuffix(b"\r")
+        return line[:-1]
 
     def take_buffered(self) -> bytes:
         """What has been read from the socket and not been used; it is the caller's then."""
@@ -134,6 +160,19 @@ class Reader:
     def buffered(self) -> bool:
         """Whether something has been read that nobody has used."""
         return self._start < len(self._buffer)
+
+
+def _without_blank_lines(data: bytes, before: int) -> tuple[bytes, int]:
+    """Without the empty lines at its beginning, which RFC 9112 2.2 has passed over, and how many bytes they have now.
+
+    Raises:
+        Malformed: more of them than come by mistake.
+    """
+    rest = data.lstrip(b"\r\n")
+    blanks = before + len(data) - len(rest)
+    if blanks > _MOST_BLANK_BYTES:
+        raise Malformed("malformed HTTP request")
+    return rest, blanks
 
 
 def parse_head(head: bytes) -> tuple[str, str, tuple[int, int], Headers]:
@@ -150,6 +189,60 @@ def parse_head(head: bytes) -> tuple[str, str, tuple[int, int], Headers]:
     if version[0] != 1:
         raise Malformed("unsupported protocol version", 505)
     return matched[1], matched[2], version, parse_fields(lines[1:])
+
+
+def parse_target(target: str) -> tuple[str, str]:
+    """Path, decoded, and query of a request's target: of the form `/path`, or that which proxies send (RFC 9112 3.2).
+
+    Raises:
+        Malformed: it is of another form, or names what nothing can have for a name.
+    """
+    if not target.startswith("/"):
+        target = _path_of(target)
+    path, _, query = target.partition("?")
+    if "%" in path:
+        if _BAD_ESCAPE.search(path):
+            raise Malformed("malformed HTTP request: invalid URL escape")
+        path = unquote_to_bytes(path.encode("latin-1")).decode("utf-8", "replace")
+        if "\0" in path:
+            raise Malformed("malformed HTTP request: a path with a NUL in it")
+    elif not path.isascii():
+        path = path.encode("latin-1").decode("utf-8", "replace")
+    if not query.isascii():
+        query = query.encode("latin-1").decode("utf-8", "replace")
+    return path, query
+
+
+def _path_of(target: str) -> str:
+    """Path and query of a target in absolute form.
+
+    Raises:
+        Malformed: it is of another form.
+    """
+    if target == "*":
+        return "/"
+    for scheme in ("http://", "https://"):
+        if target.lower().startswith(scheme):
+            authority = re.split(r"[/?#]", target[len(scheme) :], maxsplit=1)[0]
+            rest = target[len(scheme) + len(authority) :]
+            if authority:
+                return rest if rest.startswith("/") else f"/{rest}"
+    raise Malformed("malformed HTTP request")
+
+
+def check_host(headers: Headers, version: tuple[int, int]) -> None:
+    """See that a request names one host, as HTTP/1.1 wants it (RFC 9112 3.2).
+
+    Raises:
+        Malformed: it names none, several, or what can't be one.
+    """
+    hosts = headers.all("Host") if "Host" in headers else []
+    if not hosts and version >= (1, 1):
+        raise Malformed("missing required Host header")
+    if len(hosts) > 1:
+        raise Malformed("too many Host headers")
+    if hosts and _HOST.fullmatch(hosts[0]) is None:
+        raise Malformed("malformed Host header")
 
 
 def parse_fields(lines: list[str]) -> Headers:
@@ -204,11 +297,12 @@ class _Counted:
 class _Chunked:
     """A body in chunks (RFC 9112 7.1). Extensions are passed over, trailing fields are read and dropped."""
 
-    __slots__ = ("_left", "_reader", "finished")
+    __slots__ = ("_excess", "_left", "_reader", "finished")
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._left = 0
+        self._excess = 0
         self.finished = False
 
     def read(self, most: int = -1) -> bytes:
@@ -236,10 +330,14 @@ class _Chunked:
         """Whether there is a byte to read, after the next chunk's line has been read if it was its turn."""
         if self.finished or self._left:
             return not self.finished
-        size = self._reader.line().partition(b";")[0].strip()
+        line = self._reader.line()
+        size = line.partition(b";")[0].rstrip(b" \t")
         if _HEXADECIMAL.fullmatch(size) is None:
             raise Malformed("invalid byte in chunk length")
         self._left = int(size, 16)
+        self._excess = max(0, self._excess + len(line) + 2 - 16 - 2 * self._left)
+        if self._excess > _MOST_EXCESS_BYTES:
+            raise Malformed("chunked encoding contains too much non-data")
         if self._left == 0:
             for _ in range(MOST_FIELDS):
                 if not self._reader.line():
@@ -359,13 +457,12 @@ def request_body(reader: Reader, headers: Headers, version: tuple[int, int]) -> 
     Raises:
         Malformed: lengths that contradict each other, or an encoding that isn't known.
     """
-    encoding = headers.get("Transfer-Encoding")
     lengths = headers.all("Content-Length") if "Content-Length" in headers else []
     raw: _Counted | _Chunked
     length: int | None = 0
-    if encoding:
-        if lengths:
-            raise Malformed("a body has either a length or chunks, and not both")
+    if "Transfer-Encoding" in headers:
+        if lengths or version < (1, 1):
+            raise Malformed("a body has either a length or chunks, and not both; and chunks only since HTTP/1.1")
         if headers.tokens("Transfer-Encoding") != ["chunked"]:
             raise Malformed("unsupported transfer encoding", 501)
         raw, length = _Chunked(reader), None
@@ -375,5 +472,7 @@ def request_body(reader: Reader, headers: Headers, version: tuple[int, int]) -> 
                 raise Malformed("bad Content-Length")
             length = int(lengths[0])
         raw = _Counted(reader, length or 0)
-    expected = "Expect" in headers and "100-continue" in headers.tokens("Expect") and version >= (1, 1)
-    return RequestBody(raw, length, expected, reader.socket)
+    expectations = headers.tokens("Expect") if "Expect" in headers else []
+    if expectations and expectations != ["100-continue"]:
+        raise Malformed("only 100-continue can be expected", 417)
+    return RequestBody(raw, length, bool(expectations) and version >= (1, 1), reader.socket)

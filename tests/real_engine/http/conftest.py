@@ -96,6 +96,7 @@ def serve(short_path: Path) -> Iterator[Callable[..., Callable[[], Talk]]]:
             return talks[-1]
 
         talk.server = server  # type: ignore[attr-defined]
+        talk.talks = talks  # type: ignore[attr-defined]
         return talk
 
     yield start

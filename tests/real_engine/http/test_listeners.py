@@ -1,3 +1,4 @@
+import contextlib
 import grp
 import os
 import shutil
@@ -208,6 +209,43 @@ def test_plain_http_to_a_secured_port_is_not_answered(secured):
         except ConnectionError:
             data = b""
     assert (False, []) == (data.startswith(b"HTTP/"), peers)
+
+
+@pytest.mark.parametrize("beginning", [b"", b"\x16", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"])
+def test_a_handshake_that_stalls_is_ended(certificates, secured, beginning, monkeypatch, caplog):
+    monkeypatch.setattr("real_engine.http.listeners._HANDSHAKE_SECONDS", 0.3)
+    port, peers = secured
+    stalled = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(20)]
+    for connection in stalled:
+        connection.sendall(beginning)
+    ask(client(certificates, port, "client"))  # the others are in nobody's way
+    for connection in stalled:
+        with connection, contextlib.suppress(ConnectionResetError):  # the end too
+            assert b"" == connection.recv(100)
+    assert ["client"] == peers
+    assert [] == caplog.records
+
+
+def test_a_secured_client_that_stands_still_is_dropped(certificates):
+    ended = []
+
+    def handler(request):
+        request.limit_stalls(0.2)
+        try:
+            request.body.read()
+        finally:
+            ended.append(request.path)
+
+    context = mutual_context(*(certificates / name for name in ("ca.pem", "server.pem", "server.key")))
+    listener = TcpListener("127.0.0.1", 0, context)
+    server = Server(handler, [listener])
+    server.start()
+    with client(certificates, listener.port, "client") as connection:
+        connection.sendall(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\na")
+        with contextlib.suppress(OSError):
+            assert b"" == connection.recv(100)
+    assert ["/a"] == ended
+    server.stop(2.0)
 
 
 def test_a_secured_connection_can_become_raw(certificates, secured):

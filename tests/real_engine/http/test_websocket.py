@@ -1,7 +1,9 @@
+import contextlib
 import os
 import socket
 import struct
 import threading
+import time
 
 import pytest
 from hypothesis import given
@@ -161,3 +163,55 @@ def test_relay_ends_the_stream_when_the_client_goes(serve):
     talk.close()
     assert b"" == theirs.recv(10)
     theirs.close()
+
+
+@pytest.mark.parametrize("last", [frame(3, b"x"), b""])
+def test_a_client_that_takes_nothing_is_not_waited_for(serve, monkeypatch, last):
+    """Neither when it breaks the rules meanwhile, nor when it goes."""
+    monkeypatch.setattr(websocket, "_CLOSE_SECONDS", 0.2)
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(10)
+    ended = threading.Event()
+
+    def handler(request):
+        websocket.relay(websocket.accept(request), ours)
+        ended.set()
+
+    talk = serve({"GET /ws": handler})()
+    talk.send(HANDSHAKE + b"\r\n").head()
+
+    def flood():
+        with contextlib.suppress(OSError):  # reset, or broken
+            while True:
+                theirs.sendall(b"x" * 100_000)
+
+    flooding = threading.Thread(target=flood)
+    flooding.start()
+    talk.send(frame(2, b"still there"))
+    assert b"still there" == theirs.recv(100)
+    if last:
+        talk.send(last)
+    else:
+        talk.close()
+    assert ended.wait(5)
+    flooding.join(5)
+    assert not flooding.is_alive()
+    theirs.close()
+
+
+def test_a_client_that_goes_on_sending_after_the_end_is_not_listened_to_for_ever(serve, monkeypatch):
+    monkeypatch.setattr(websocket, "_CLOSE_SECONDS", 0.2)
+    ended = threading.Event()
+
+    def handler(request):
+        websocket.accept(request).close()
+        ended.set()
+
+    talk = serve({"GET /ws": handler})()
+    talk.send(HANDSHAKE + b"\r\n").head()
+    began = time.monotonic()
+    with contextlib.suppress(OSError):  # reset, or broken
+        while time.monotonic() - began < 5:
+            talk.send(frame(2, b"more" * 1000))
+    assert time.monotonic() - began < 3
+    assert ended.wait(1)
