@@ -6,16 +6,18 @@ Sources: RFC 7235 (challenges), distribution's "Token Authentication Specificati
 from __future__ import annotations
 
 import json
+import math
 import re
 import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from real_engine.errors import EngineError, Unauthorized
 from real_engine.registry.errors import RegistryError
 from real_engine.registry.replies import error_of
+from real_engine.registry.transport import split_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -28,6 +30,7 @@ CLIENT_ID = "onggi"
 _TOKEN_LIMIT_BYTES = 1 << 20
 _DEFAULT_SECONDS = 60.0  # what the specification gives a token that names no time of its own
 _MARGIN_SECONDS = 10.0
+_TOKEN = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _SCHEME = re.compile(r"\s*,?\s*([A-Za-z0-9!#$%&'*+.^_`|~-]+)(?:\s+|$)")
 _PARAMETER = re.compile(r'\s*,?\s*([A-Za-z0-9!#$%&\'*+.^_`|~-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))')
 
@@ -122,8 +125,8 @@ class Authenticator:
     def _fetch(self, challenge: Challenge, scopes: tuple[str, ...]) -> tuple[str, float]:
         """A token, and for how many seconds it is good."""
         realm = challenge.parameters.get("realm", "")
-        parts = urlsplit(realm)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        parts = split_url(realm)
+        if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
             raise EngineError(f"no token can be had: the registry names `{realm}` as their server")
         if self.only_tls and parts.scheme != "https" and self._credentials != type(self._credentials)():
             raise EngineError(
@@ -158,14 +161,15 @@ class Authenticator:
             try:
                 answer = json.loads(reply.read(_TOKEN_LIMIT_BYTES))
                 token = answer.get("token") or answer.get("access_token")
-                seconds = answer.get("expires_in") or _DEFAULT_SECONDS
-                if not isinstance(token, str) or not isinstance(seconds, (int, float)):
+                seconds = float(answer.get("expires_in") or _DEFAULT_SECONDS)
+                # What is no word of a header could add one of the server's own making to what we send.
+                if not isinstance(token, str) or _TOKEN.fullmatch(token) is None or not math.isfinite(seconds):
                     raise ValueError("no token in the answer")
-            except (ValueError, AttributeError, OSError) as error:
+            except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, OSError) as error:
                 raise RegistryError(
                     "UNKNOWN", "authorization server did not include a token in the response"
                 ) from error
         refresh = answer.get("refresh_token")
         if isinstance(refresh, str) and refresh:
             self.identity_token = refresh
-        return token, max(float(seconds), _DEFAULT_SECONDS)
+        return token, max(seconds, _DEFAULT_SECONDS)

@@ -14,7 +14,6 @@ import ipaddress
 import json
 import re
 import socket
-import ssl
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode, urljoin, urlsplit
@@ -27,7 +26,8 @@ from real_engine.registry.errors import RegistryError
 from real_engine.registry.manifests import Descriptor, Manifest, parse_manifest
 from real_engine.registry.names import parse_digest, sha256
 from real_engine.registry.replies import UnexpectedStatus, error_of
-from real_engine.registry.transport import Cancelled, Reply, Transport, Unreachable
+from real_engine.registry.retries import ATTEMPTS, may_pass, pause_before
+from real_engine.registry.transport import Reply, Transport, Unreachable, split_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +38,6 @@ _Result = TypeVar("_Result")
 DOCKER_HUB = "registry-1.docker.io"
 """The host behind `docker.io`."""
 
-ATTEMPTS = 5
 _FIRST_PAUSE_SECONDS = 0.25
 _MOST_REDIRECTS = 10
 _BLOCK_BYTES = 256 << 10
@@ -129,14 +128,21 @@ class RegistryClient:
 
         Registries count manifests that are fetched, and not those that are only looked at.
         """
-        with self._call("HEAD", self._path(repository, "manifests", reference), _pull(repository), _accept()) as reply:
-            digest = parse_digest(reply.header("Docker-Content-Digest"))
-            media_type = reply.header("Content-Type").partition(";")[0].strip()
-            if reply.status != 200 or digest is None or reply.length is None:
-                return None
-            if parse_digest(reference) not in (None, digest):
-                return None
-            return str(digest), media_type, reply.length
+        path = self._path(repository, "manifests", reference)
+
+        def ask() -> tuple[str, str, int] | None:
+            with self._call("HEAD", path, _pull(repository), _accept()) as reply:
+                digest = parse_digest(reply.header("Docker-Content-Digest"))
+                media_type = reply.header("Content-Type").partition(";")[0].strip()
+                if reply.header("Retry-After") and may_pass(error := error_of(reply)):
+                    raise error
+                if reply.status != 200 or digest is None or reply.length is None:
+                    return None
+                if parse_digest(reference) not in (None, digest):
+                    return None
+                return str(digest), media_type, reply.length
+
+        return self._retrying(ask)
 
     def manifest(self, repository: str, reference: str) -> tuple[str, Manifest]:
         """A manifest with its digest, which is the one that was asked for, if it was asked for by digest.
@@ -340,7 +346,7 @@ class RegistryClient:
     def _follow(self, reply: Reply, method: str, fields: dict[str, str]) -> Reply:
         for _ in range(_MOST_REDIRECTS):
             with reply:
-                target = urljoin(reply.url, reply.header("Location"))
+                target = _joined(reply.url, reply.header("Location"))
                 before, after = urlsplit(reply.url), urlsplit(target)
                 if after.scheme not in ("http", "https") or (before.scheme == "https" and after.scheme == "http"):
                     raise EngineError(f"the registry redirects to {target}, which can't be trusted")
@@ -358,7 +364,7 @@ class RegistryClient:
         location = reply.header("Location")
         if not location:
             raise EngineError("the registry does not say where the upload goes on")
-        url = urljoin(reply.url, location)
+        url = _joined(reply.url, location)
         if reply.url.startswith("https://") and url.startswith("http://"):
             url = "https://" + url.removeprefix("http://")  # it doesn't know of the proxy in front of it that does TLS
         return url
@@ -372,7 +378,7 @@ class RegistryClient:
                     _expect(reply, 200)
                     found = _json(reply).get(key)
                     matched = _NEXT.search(reply.header("Link"))
-                    following = urljoin(reply.url, matched[1]) if matched else ""
+                    following = _joined(reply.url, matched[1]) if matched else ""
                     return (found if isinstance(found, list) else []), following
 
             found, path = self._retrying(fetch)
@@ -387,10 +393,11 @@ class RegistryClient:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return action()
-            except (Unreachable, UnexpectedStatus, OSError) as error:
+            except (Unreachable, UnexpectedStatus, RegistryError, OSError) as error:
                 if attempt == ATTEMPTS or not may_pass(error):
                     raise
-            self.transport.pause(pause)
+                seconds = pause_before(error, pause)
+            self.transport.pause(seconds)
             pause *= 2
         raise AssertionError("the last attempt returns or raises")
 
@@ -434,13 +441,19 @@ class RegistryLoginError(EngineError):
         self.status = status
 
 
-def may_pass(error: Exception) -> bool:
-    """Whether trying again is of use: a connection that broke, or a server that was overloaded."""
-    if isinstance(error, Cancelled):
-        return False
-    if isinstance(error, Unreachable):
-        return not error.lasting
-    return isinstance(error, (ConnectionError, TimeoutError, ssl.SSLError, UnexpectedStatus))
+def _joined(base: str, location: str) -> str:
+    """Where an answer of `base` points to.
+
+    Raises:
+        EngineError: nowhere.
+    """
+    try:
+        url = urljoin(base, location)
+    except ValueError:
+        url = ""
+    if split_url(url) is None or not url:
+        raise EngineError(f'"{base}" points to {location[:200]!r}, which is no address')
+    return url
 
 
 def _pull(repository: str) -> tuple[str, ...]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from real_engine.errors import EngineError
-from real_engine.registry.client import ATTEMPTS, may_pass
+from real_engine.registry.errors import RegistryError
 from real_engine.registry.replies import UnexpectedStatus
+from real_engine.registry.retries import ATTEMPTS, may_pass, pause_before
 from real_engine.registry.transport import Reply, Unreachable
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Download:
                 count = self._reply.readinto(buffer[: self._descriptor.size - self.offset])
                 if count == 0:
                     raise ConnectionResetError("unexpected EOF")
-            except (OSError, Unreachable, UnexpectedStatus) as error:
+            except (OSError, Unreachable, UnexpectedStatus, RegistryError) as error:
                 self._recover(error)
                 continue
             self.offset += count
@@ -107,10 +108,7 @@ class Download:
         if reply is None:
             return
         with reply:
-            try:
-                more = reply.readinto(memoryview(bytearray(1)))
-            except OSError:
-                return  # all that was wanted has come
+            more = reply.goes_on()
         if more:
             raise EngineError(
                 f"blob {self._descriptor.digest} is longer than the {self._descriptor.size} bytes it should be"
@@ -131,6 +129,6 @@ class Download:
             if isinstance(error, EngineError):
                 raise error
             raise EngineError(f"blob {self._descriptor.digest}: {error}") from error
-        seconds = _FIRST_PAUSE_SECONDS * 2**self._failures
+        seconds = pause_before(error, _FIRST_PAUSE_SECONDS * 2**self._failures)
         self._on_retry(seconds)
         transport.pause(seconds)

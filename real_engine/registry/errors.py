@@ -36,3 +36,5 @@ class RegistryError(EngineError):
         self.message = message
         self.detail = detail
         self.status = status if status is not None else STATUSES.get(code, 500)
+        self.retry_after_seconds: float | None = None
+        """When to ask again, if the registry has said so."""

@@ -233,11 +233,10 @@ def references_to_push(images: ImageStore, reference: Reference) -> list[Referen
     Raises:
         EngineError: there are none here.
     """
-    found = [one for one, _ in images.in_repository(reference) if one.tag and not one.digest]
-    if reference.tag:
-        found = [one for one in found if one.tag == reference.tag]
+    here = [one for one, _ in images.in_repository(reference) if one.tag and not one.digest]
+    found = [one for one in here if not reference.tag or one.tag == reference.tag]
     if not found:
-        raise EngineError(_missing(reference))
+        raise EngineError(f"tag does not exist: {reference.familiar}" if here else _missing(reference))
     return found
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from real_engine.errors import EngineError
@@ -20,14 +23,34 @@ class UnexpectedStatus(EngineError):
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(f"received unexpected HTTP status: {status} {reason}".rstrip())
         self.status = status
+        self.retry_after_seconds: float | None = None
+        """When to ask again, if the server has said so."""
 
 
 def error_of(reply: Reply) -> EngineError:
     """The error that an answer holds, in Docker's words (distribution's registry/client/errors.go)."""
+    if not 400 <= reply.status < 500:
+        unexpected = UnexpectedStatus(reply.status, reply.reason)
+        unexpected.retry_after_seconds = _retry_after(reply)
+        return unexpected
+    error = _refusal(reply)
+    error.retry_after_seconds = _retry_after(reply)
+    return error
+
+
+def _retry_after(reply: Reply) -> float | None:
+    """The seconds of `Retry-After`, which has a number or a date (RFC 9110 10.2.3); None if there is none."""
+    text = reply.header("Retry-After").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    return None
+
+
+def _refusal(reply: Reply) -> RegistryError:
     from real_engine.registry.authentication import parse_challenges
 
-    if not 400 <= reply.status < 500:
-        return UnexpectedStatus(reply.status, reply.reason)
     for challenge in parse_challenges(reply.headers.get_all("WWW-Authenticate") or ()):
         word = challenge.parameters.get("error", "") if challenge.scheme == "bearer" else ""
         if word == "insufficient_scope":
@@ -64,7 +87,7 @@ def _from_body(content: bytes, status: int) -> RegistryError | None:
     return None
 
 
-def _from_status(reply: Reply, content: bytes) -> EngineError:
+def _from_status(reply: Reply, content: bytes) -> RegistryError:
     if reply.status == 401:
         return RegistryError("UNAUTHORIZED", "authentication required", status=401)
     if reply.status == 403:

@@ -28,6 +28,7 @@ _log = logging.getLogger("onggi.registry")
 _HEADERS = {"Docker-Distribution-Api-Version": "registry/2.0", "X-Content-Type-Options": "nosniff"}
 _CHALLENGE = 'Basic realm="onggi registry", charset="UTF-8"'
 _MOST_DRAINED_BYTES = 16 << 20
+_STALL_SECONDS = 60.0
 _CONTENT_RANGE = re.compile(r"(?:bytes )?(\d{1,18})-(\d{1,18})(?:/.*)?")
 _Endpoint = Callable[["Registry", Request, str, str], Response]
 
@@ -50,6 +51,7 @@ class Registry:
 
     def __call__(self, request: Request) -> Response:
         """Answer a request; whatever is wrong with it is an answer too."""
+        request.limit_stalls(_STALL_SECONDS)
         try:
             response = self._answer(request)
         except RegistryError as error:

@@ -17,7 +17,7 @@ import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from real_engine.errors import EngineError
 from real_engine.explain.recorder import current
@@ -32,6 +32,7 @@ READ_SECONDS = 60.0
 CERTIFICATES = Path("/etc/docker/certs.d")
 """Where authorities and client certificates of single registries lie, as dockerd finds them: HOST:PORT/*.crt."""
 
+_END_SECONDS = 1.0
 _IDLE_CONNECTIONS = 8
 _BLOCK_BYTES = 256 << 10
 _DRAINED_BYTES = 64 << 10
@@ -58,12 +59,15 @@ class Cancelled(EngineError):
 class Reply:
     """An answer whose body is still to be read. Closing it gives its connection back."""
 
-    def __init__(self, response: http.client.HTTPResponse, url: str, release: Callable[[bool], None]) -> None:
+    def __init__(
+        self, response: http.client.HTTPResponse, url: str, wire: socket.socket, release: Callable[[bool], None]
+    ) -> None:
         self.status = response.status
         self.reason = response.reason
         self.headers = response.headers
         self.url = url
         self._response = response
+        self._wire = wire
         self._release = release
         self._closed = False
         self.received = 0
@@ -79,7 +83,7 @@ class Reply:
     def length(self) -> int | None:
         """Bytes of the body, as the server said, or None."""
         text = self.header("Content-Length")
-        return int(text) if text.isascii() and text.isdigit() else None
+        return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill `buffer` as far as one read does; 0 at the end.
@@ -110,6 +114,16 @@ class Reply:
             if len(content) > limit:
                 raise OSError(f"the answer is longer than {limit} bytes")
         return bytes(content)
+
+    def goes_on(self) -> bool:
+        """Whether there is a byte more, where the body should be over; that is waited for only shortly."""
+        self._wire.settimeout(_END_SECONDS)
+        try:
+            return self.readinto(memoryview(bytearray(1))) > 0
+        except OSError:
+            return False  # all that was wanted has come
+        finally:
+            self._wire.settimeout(READ_SECONDS)
 
     def close(self) -> None:
         """Give the connection back, or up if something of this answer is still on its way."""
@@ -174,7 +188,9 @@ class Transport:
             Unreachable: there was no answer.
             Cancelled: `abort` was called.
         """
-        parts = urlsplit(url)
+        parts = split_url(url)
+        if parts is None:
+            raise Unreachable(method, url, "invalid URL", lasting=True)
         key = (parts.scheme, parts.netloc)
         fields = {"User-Agent": self._user_agent, "Accept-Encoding": "identity", **(headers or {})}
         again = body is None or isinstance(body, bytes)
@@ -183,6 +199,7 @@ class Transport:
             connection, kept = self._take(key)
             try:
                 self._connect(connection)
+                wire = connection.sock
                 target = parts.path or "/"
                 if parts.query:
                     target += f"?{parts.query}"
@@ -199,7 +216,7 @@ class Transport:
                     continue  # the server had closed it while nobody used it
                 lasting = isinstance(error, (_DialError, ssl.SSLError))
                 raise Unreachable(method, url, _reason(error), lasting) from error
-            reply = Reply(response, url, partial(self._release, key, connection))
+            reply = Reply(response, url, wire, partial(self._release, key, connection))
             if current() is not None:
                 observe_reply(reply, method, begin)
             return reply
@@ -311,6 +328,16 @@ class Transport:
         return context
 
 
+def split_url(url: str) -> SplitResult | None:
+    """The parts of an address that somebody else has given; None if it is none."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts if url.isascii() and url.isprintable() and " " not in url else None
+
+
 class _DialError(OSError):
     """No connection; the text says to what."""
 
@@ -320,6 +347,8 @@ def _dial(address: tuple[str, int], timeout: float | None, source: object = None
     host, port = address
     try:
         return outside.connect(host, port, timeout)
+    except UnicodeError as error:  # it can't be the name of a host
+        raise _DialError(f"dial tcp: lookup {host}: no such host") from error
     except socket.gaierror as error:
         raise _DialError(f"dial tcp: lookup {host}{_name_server()}: {_resolver_word(error)}") from error
     except OSError as error:

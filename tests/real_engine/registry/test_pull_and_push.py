@@ -308,6 +308,12 @@ def test_image_that_is_not_here_is_not_pushed(here: Machine) -> None:
         here.push("localhost:1/me/app:1")
 
 
+def test_tag_that_is_not_here_is_not_pushed(here: Machine) -> None:
+    here.make("localhost:1/me/app:2", ("file", b"content"))
+    with pytest.raises(EngineError, match=r"^tag does not exist: localhost:1/me/app:1$"):
+        here.push("localhost:1/me/app:1")
+
+
 def _blobs_replaced(registry: Any, replace: Callable[[bytes], bytes]) -> Callable[[Request], Response | None]:
     """The registry, with other bytes for each large blob."""
 
