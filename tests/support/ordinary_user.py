@@ -21,6 +21,29 @@ from docker_command_line import CommandLine, Outcome
 USER = 61_234
 FIRST_SUBORDINATE = 700_000
 FAR_ADDRESS = "203.0.113.5"
+_FAR_SERVER = f"""
+import http.server, socketserver
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'from afar')
+
+socketserver.TCPServer.allow_reuse_address = True
+server = socketserver.TCPServer(('{FAR_ADDRESS}', 8000), Handler)
+print('ready', flush=True)
+server.serve_forever()
+"""
+_LOOPBACK_SERVER = """
+import socket
+
+server = socket.create_server(('127.0.0.1', 0))
+print(server.getsockname()[1], flush=True)
+while True:
+    with server.accept()[0] as connection:
+        connection.sendall(b'from the loopback')
+"""
 _PREPARE = r"""
 set -e
 directory=$1 python=$2 closed=$3; shift 3
@@ -68,6 +91,19 @@ class Machine:
         command = ["nsenter", f"--target={self.pid}", "--mount", "--net", "--", *words]
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
         return Outcome(done.returncode, done.stdout, done.stderr)
+
+    @contextlib.contextmanager
+    def serving_on_its_loopback(self) -> Iterator[int]:
+        """A server on 127.0.0.1 of the machine, for the length of the block; gives its port."""
+        command = ["nsenter", f"--target={self.pid}", "--mount", "--net", "--"]
+        server = subprocess.Popen([*command, sys.executable, "-S", "-c", _LOOPBACK_SERVER], stdout=subprocess.PIPE)
+        assert server.stdout is not None
+        try:
+            yield int(server.stdout.readline())
+        finally:
+            server.kill()
+            server.wait()
+            server.stdout.close()
 
     def serve(self, *options: str) -> "subprocess.Popen[bytes]":
         """Start an engine as the user; it is not yet ready."""
@@ -151,14 +187,7 @@ def machine(directory: Path, *, subordinate: bool) -> Iterator[Machine]:
     (directory / "log").touch()
     python = Path(sys.base_prefix).resolve()
     command = ["unshare", "--mount", "--propagation=slave", "--net", "sh", "-c", _PREPARE, "sh", str(directory)]
-    server = "import http.server,socketserver,sys\n"
-    server += "class H(http.server.BaseHTTPRequestHandler):\n def do_GET(self):\n"
-    server += "  self.send_response(200); self.end_headers(); self.wfile.write(b'from afar')\n"
-    server += (
-        f"socketserver.TCPServer.allow_reuse_address = True\ns = socketserver.TCPServer(('{FAR_ADDRESS}', 8000), H)\n"
-    )
-    server += "print('ready', flush=True)\ns.serve_forever()"
-    command += [str(python), _closed_ancestor(python), sys.executable, "-S", "-c", server]
+    command += [str(python), _closed_ancestor(python), sys.executable, "-S", "-c", _FAR_SERVER]
     first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert first.stdout is not None
     assert first.stderr is not None
