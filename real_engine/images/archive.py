@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _Made = TypeVar("_Made")
 
-__all__ = ["Extracted", "InvalidArchive", "Policy", "extract", "write_tar"]
+__all__ = ["Extracted", "InvalidArchive", "Policy", "extract", "file_time", "write_tar"]
 
 MOST_ENTRIES = 4_000_000
 MOST_BYTES = 1 << 42
@@ -167,7 +167,7 @@ class _Extraction:
             raise InvalidArchive("the archive would put something other than a directory in place of its root")
         if self._policy.root_entry:
             self._dress(self._root, entry)
-            self._times["."] = _time(entry)
+            self._times["."] = file_time(entry)
 
     def _make(self, entry: Entry, reader: TarReader, parent: int, name: str, path: str) -> None:
         kind = entry.kind
@@ -203,7 +203,7 @@ class _Extraction:
             if end != entry.size:
                 os.ftruncate(descriptor, entry.size)
             self._dress(descriptor, entry)
-            os.utime(descriptor, ns=(_time(entry), _time(entry)))
+            os.utime(descriptor, ns=(file_time(entry), file_time(entry)))
         finally:
             os.close(descriptor)
         self.result.size += entry.size
@@ -227,7 +227,7 @@ class _Extraction:
             self._dress(descriptor, entry)
         finally:
             os.close(descriptor)
-        self._times[path] = _time(entry)
+        self._times[path] = file_time(entry)
 
     def _make_link(self, entry: Entry, parent: int, name: str, path: str) -> None:
         target = _clean(entry.link, entry.name)
@@ -304,7 +304,7 @@ class _Extraction:
                 os.close(place)
         for attribute, value in entry.xattrs.items():
             self._set_attribute(f"/proc/self/fd/{parent}/{name}", attribute, value)
-        os.utime(name, ns=(_time(entry), _time(entry)), dir_fd=parent, follow_symlinks=False)
+        os.utime(name, ns=(file_time(entry), file_time(entry)), dir_fd=parent, follow_symlinks=False)
 
     def _set_attribute(self, place: str | int, attribute: str, value: bytes) -> None:
         if not kept_attribute(attribute):
@@ -440,7 +440,8 @@ def _clean(name: str, entry: str) -> str:
     return clean
 
 
-def _time(entry: Entry) -> int:
+def file_time(entry: Entry) -> int:
+    """The time that an entry's file gets, in nanoseconds since 1970: what it says, if the kernel can take it."""
     return max(-_LATEST, min(entry.mtime_ns, _LATEST))
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from real_engine.images.build.committing import timestamp
 from real_engine.images.config_changes import apply_changes
+from real_engine.images.disk_errors import disk_errors_told
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from real_engine.images.store import Image, ImageStore
 
 
+@disk_errors_told()
 def import_tar(
     store: ImageStore,
     stream: Source,
@@ -31,7 +33,7 @@ def import_tar(
 
     Raises:
         InvalidParameter: a change that is wrong, or a damaged archive.
-        OSError: no room.
+        EngineError: no room.
     """
     config = apply_changes(None, changes)
     layer = store.layers.apply(stream)

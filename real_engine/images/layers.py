@@ -24,11 +24,12 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from real_engine.errors import EngineError, InvalidParameter, NotFound
 from real_engine.files import write_durably
 from real_engine.images.archive import Policy, extract, write_tar
-from real_engine.images.blobs import BlobStore, Descriptor, DigestMismatch, parse_object, syncfs
+from real_engine.images.blobs import BlobStore, BlobWriter, Descriptor, DigestMismatch, parse_object, syncfs
 from real_engine.images.compression import Decompressed, gzip_pieces
 from real_engine.images.marks import Marks, may_be_root
 from real_engine.images.references import is_sha256
 from real_engine.images.streams import HashedReader, IteratorReader
+from real_engine.images.tar_reader import SYMLINK, Entry
 from real_engine.images.trees import remove_tree
 from real_engine.registry.media_types import DOCKER_LAYER, OCI_LAYER
 
@@ -183,11 +184,9 @@ class LayerStore:
                 pass  # what comes after the archive's end counts for the digest
             if expected not in (None, plain.digest):
                 raise DigestMismatch(f"layer has diff id {plain.digest}, expected {expected}")
-            if writer is not None:
-                writer.commit(plain.digest)
-                blob = Descriptor(OCI_LAYER, plain.digest, plain.size)
-            record = _Record(plain.digest, extracted.size, plain.size, {} if blob is None else {blob.digest: blob})
-            return self._settle(building, record, held=expected is not None)
+            blob = blob or Descriptor(OCI_LAYER, plain.digest, plain.size)
+            record = _Record(plain.digest, extracted.size, plain.size, {blob.digest: blob})
+            return self._settle(building, record, writer, held=expected is not None)
 
     def commit(self, upper: Path, lower: Sequence[Path] = ()) -> Layer:
         """Make a layer of an overlay's upper directory, which must not change meanwhile.
@@ -204,6 +203,42 @@ class LayerStore:
         try:
             stream = IteratorReader(write_tar(root, marks=self.marks, whole_seconds=True))
             return self.apply(stream)
+        finally:
+            os.close(root)
+
+    def take(self, upper: Path) -> Layer:
+        """As `commit`, but the upper directory itself becomes the layer's: no file is copied.
+
+        An empty directory is left in its place, or the whole where this fails. Nothing may have it mounted any more.
+
+        Raises:
+            EngineError: overlayfs has put something there that no layer can say.
+            OSError: no room, or it is on another file system.
+        """
+        size = 0
+
+        def count(entry: Entry) -> None:
+            nonlocal size
+            size += entry.size + (len(os.fsencode(entry.link)) if entry.kind == SYMLINK else 0)
+
+        root = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with self._building() as building, self.blobs.writer(durable=False) as writer:
+                for piece in write_tar(root, marks=self.marks, whole_seconds=True, settle=True, seen=count):
+                    writer.write(piece)
+                blob = Descriptor(OCI_LAYER, writer.digest, writer.offset)
+                record = _Record(blob.digest, size, blob.size, {blob.digest: blob})
+                taken = building / "diff"
+                upper.rename(taken)
+                try:
+                    upper.mkdir(mode=0o755)
+                    os.fchown(root, os.geteuid(), os.getegid())  # an archive of changes says nothing of the root itself
+                    os.fchmod(root, 0o755)
+                    return self._settle(building, record, writer, held=False)
+                except BaseException:
+                    if taken.exists():
+                        taken.rename(upper)
+                    raise
         finally:
             os.close(root)
 
@@ -390,23 +425,34 @@ class LayerStore:
         finally:
             remove_tree(building)
 
-    def _settle(self, building: Path, record: _Record, *, held: bool) -> Layer:
-        """Put a complete layer into its place; if it is there already, its archive is noted and this one goes."""
+    def _settle(self, building: Path, record: _Record, writer: BlobWriter | None, *, held: bool) -> Layer:
+        """Put a complete layer into its place; if it is there already, its archive is noted and this one goes.
+
+        `writer` has its plain tar, if that is to be stored: also that is there in the end only if the layer is.
+        """
         (building / _RECORD).write_bytes(record.to_bytes())
         with contextlib.nullcontext() if held else self._holding(record.diff_id):
             self._touch(record.diff_id)
             place = self._place(record.diff_id)
-            if place.exists():
-                for blob in record.blobs.values():
-                    self._remember(record.diff_id, blob)
-            else:
-                syncfs(building)
-                building.rename(place)
-                directory = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    os.fsync(directory)
-                finally:
-                    os.close(directory)
+            known = place.exists()
+            try:
+                if writer is not None:
+                    writer.commit(record.diff_id)
+                if known:
+                    for blob in record.blobs.values():
+                        self._remember(record.diff_id, blob)
+                else:
+                    syncfs(building)
+                    building.rename(place)
+            except BaseException:
+                if writer is not None and not known:
+                    self.blobs.remove(record.diff_id)
+                raise
+            directory = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
             return self.get(record.diff_id)
 
     @contextlib.contextmanager

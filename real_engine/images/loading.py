@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from real_engine.errors import EngineError, InvalidParameter
 from real_engine.images.blobs import LARGEST_JSON, Descriptor, DigestMismatch, parse_object
 from real_engine.images.compression import Decompressed, compression_of
+from real_engine.images.disk_errors import disk_errors_told
 from real_engine.images.references import Reference, is_sha256
 from real_engine.images.tar_reader import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, Entry, InvalidArchive, TarReader
 from real_engine.registry.media_types import (
@@ -56,6 +57,7 @@ class Loaded:
     replaced: tuple[tuple[Reference, str], ...] = ()
 
 
+@disk_errors_told()
 def load(
     store: ImageStore, stream: Source, progress: Progress = lambda _diff_id, _current, _total: None
 ) -> list[Loaded]:
@@ -64,7 +66,7 @@ def load(
     Raises:
         InvalidParameter: it is no archive of images, or what it says of itself isn't so.
         DigestMismatch: a file or layer isn't what its digest says.
-        OSError: no room.
+        EngineError: no room.
     """
     archive = _Archive(store)
     try:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 _SMALL = 1 << 16  # bytes of a file that goes out in one piece with its header
+_JOINED = 1 << 18  # bytes of small files that go out together
 _SECOND = 1_000_000_000
 _KINDS = {
     stat.S_IFREG: REGULAR,
@@ -61,6 +62,8 @@ def write_tar(
     mtime_ns: int | None = None,
     owner: tuple[int, int] | None = None,
     skip: Callable[[str], bool] | None = None,
+    settle: bool = False,
+    seen: Callable[[Entry], None] | None = None,
 ) -> Iterator[bytes]:
     """The tar archive of what is beneath the open directory `root`, piece by piece.
 
@@ -68,18 +71,40 @@ def write_tar(
     it gets in the archive; `{".": ""}`, the default, is all that is in the root, without an entry for the root itself.
     With `marks` the root is an overlay's upper directory, and its marks become whiteouts. `whole_seconds` cuts times as
     Docker's layers have them; `mtime_ns` is one time for all, in nanoseconds since 1970. `owner` is (uid, gid) for all.
-    What `skip` says of a path is left out, with all in it.
-    Sockets are left out, as Docker does. `root` must stay open until the last piece is out.
+    What `skip` says of a path is left out, with all in it. `seen` is told of each entry.
+    Sockets are left out, as Docker does. `settle` makes the files what their archive says of them: their times are cut
+    like those in it, and sockets are removed.
+    `root` must stay open until the last piece is out.
 
     Raises:
         FileNotFoundError: one of `paths` isn't there.
         EngineError: a file became shorter while it was read, or an overlay has what no layer can say.
         OSError: it can't be read.
     """
-    pack = _Pack(marks, whole_seconds, mtime_ns, owner, skip)
+    pack = _Pack(marks, whole_seconds, mtime_ns, owner, skip, settle, seen)
     for path, name in (paths if paths is not None else {".": ""}).items():
-        yield from pack.tree(root, posixpath.normpath(path), name)
+        yield from _joined(pack.tree(root, posixpath.normpath(path), name))
     yield tar_writer.END
+
+
+def _joined(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The same bytes, small pieces together: whoever takes them has something to do for each, such as a system call."""
+    waiting: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        if len(piece) > _SMALL:
+            if waiting:
+                yield b"".join(waiting)
+                waiting, size = [], 0
+            yield piece  # not copied
+            continue
+        waiting.append(piece)
+        size += len(piece)
+        if size > _JOINED:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield b"".join(waiting)
 
 
 @dataclass(slots=True)
@@ -89,6 +114,8 @@ class _Pack:
     mtime_ns: int | None
     owner: tuple[int, int] | None
     skip: Callable[[str], bool] | None
+    settle: bool
+    seen: Callable[[Entry], None] | None
     links: dict[tuple[int, int], str] = field(default_factory=dict)
 
     def tree(self, root: int, path: str, name: str) -> Iterator[bytes]:
@@ -129,8 +156,9 @@ class _Pack:
             except FileNotFoundError:
                 continue  # removed since: a live directory may change
             try:
+                before = os.fstat(directory)
                 if name:
-                    yield from self._directory_entry(directory, name)
+                    yield from self._directory_entry(directory, name, before)
                 below = []
                 for base in sorted(os.listdir(directory), key=os.fsencode):
                     path = f"{inside}/{base}" if inside else base
@@ -146,56 +174,60 @@ class _Pack:
                     else:
                         yield from self._file(directory, base, entry_name, info)
                 waiting += reversed(below)
+                if self.settle:
+                    os.utime(directory, ns=(before.st_atime_ns, self._time(before)))
             finally:
                 os.close(directory)
 
-    def _directory_entry(self, directory: int, name: str) -> Iterator[bytes]:
-        entry = self._entry_of(os.fstat(directory), DIRECTORY, name)
+    def _directory_entry(self, directory: int, name: str, info: os.stat_result) -> Iterator[bytes]:
+        entry = self._entry_of(info, DIRECTORY, name)
         entry.xattrs = self._attributes(directory, name)
-        yield tar_writer.header(entry)
+        yield self._header(entry)
         if self.marks is not None and self.marks.is_opaque(directory):
             mark = Entry(f"{name}/{OPAQUE_WHITEOUT}", mode=0o600, mtime_ns=entry.mtime_ns)
-            yield tar_writer.header(mark)
+            yield self._header(mark)
 
     def _file(self, directory: int, base: str, name: str, info: os.stat_result) -> Iterator[bytes]:
         """Anything but a directory."""
         kind = _KINDS.get(stat.S_IFMT(info.st_mode))
         if kind is None:
+            if self.settle:
+                os.unlink(base, dir_fd=directory)
             return  # a socket is nothing without the process that made it
         if self.marks is not None and is_whiteout(info):
             above, slash, _ = name.rpartition("/")
             gone = Entry(f"{above}{slash}{WHITEOUT_PREFIX}{base}", mode=0o600, mtime_ns=self._time(info))
-            yield tar_writer.header(gone)
+            yield self._header(gone)
             return
         entry = self._entry_of(info, kind, name)
         if info.st_nlink > 1:
             first = self.links.setdefault((info.st_dev, info.st_ino), name)
             if first != name:
                 entry.kind, entry.link, entry.size = HARD_LINK, first, 0
-                yield tar_writer.header(entry)
+                yield self._header(entry)
                 return
+        if self.settle and info.st_mtime_ns != entry.mtime_ns:
+            os.utime(base, ns=(info.st_atime_ns, entry.mtime_ns), dir_fd=directory, follow_symlinks=False)
+        if kind == REGULAR and info.st_size:
+            yield from self._with_data(directory, base, entry, info)
+            return
         entry.xattrs = self._attributes(f"/proc/self/fd/{directory}/{base}", name)
         if kind == SYMLINK:
             entry.link = os.readlink(base, dir_fd=directory)
         elif kind in (CHARACTER, BLOCK_DEVICE):
             entry.device = (os.major(info.st_rdev), os.minor(info.st_rdev))
-        if kind != REGULAR or not info.st_size:
-            yield tar_writer.header(entry)
-            return
-        yield from self._with_data(directory, base, entry, info)
+        yield self._header(entry)
 
     def _with_data(self, directory: int, base: str, entry: Entry, info: os.stat_result) -> Iterator[bytes]:
         try:
-            descriptor = open_regular(base, directory)
+            descriptor = open_regular(base, directory, expected=info)
         except OSError as error:
-            if error.errno != errno.EINVAL:
+            if error.errno not in (errno.EINVAL, errno.ESTALE):
                 raise
             raise EngineError(f"{entry.name} was replaced while it was read") from error
         try:
-            now = os.fstat(descriptor)
-            if (now.st_dev, now.st_ino) != (info.st_dev, info.st_ino):
-                raise EngineError(f"{entry.name} was replaced while it was read")
-            start = tar_writer.header(entry)
+            entry.xattrs = self._attributes(descriptor, entry.name)
+            start = self._header(entry)
             left = entry.size
             while left:
                 piece = os.read(descriptor, min(left, _CHUNK))
@@ -210,6 +242,11 @@ class _Pack:
                 start = b""
         finally:
             os.close(descriptor)
+
+    def _header(self, entry: Entry) -> bytes:
+        if self.seen is not None:
+            self.seen(entry)
+        return tar_writer.header(entry)
 
     def _entry_of(self, info: os.stat_result, kind: bytes, name: str) -> Entry:
         uid, gid = self.owner or (info.st_uid, info.st_gid)

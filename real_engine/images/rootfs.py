@@ -31,8 +31,8 @@ def mounted(
     """The descriptor of the overlay's root: `layers`, the lowest first, with `upper` (and its `work` directory) on top.
 
     Without `upper` it can only be read. Nothing else may have the same `upper` mounted. `volatile` is for an upper
-    directory that is thrown away soon: nothing is flushed to the disk, and it can't be mounted a second time
-    (the kernel's Documentation/filesystems/overlayfs.rst, "Volatile mount").
+    directory that is thrown away soon, or flushed by its owner: unmounting flushes nothing to the disk, and it can't be
+    mounted a second time (the kernel's Documentation/filesystems/overlayfs.rst, "Volatile mount").
 
     Raises:
         OSError: no right to mount, or a directory isn't there.

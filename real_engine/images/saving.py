@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from real_engine.errors import InvalidParameter, NotFound
 from real_engine.images import tar_writer
 from real_engine.images.blobs import Descriptor, digest_of
+from real_engine.images.layout_index import manifest_of
 from real_engine.images.references import Reference, is_sha256
-from real_engine.images.store import manifest_of
 from real_engine.images.streams import pieces
 from real_engine.images.tar_reader import DIRECTORY, Entry
 from real_engine.registry.media_types import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST

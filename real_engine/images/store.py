@@ -27,12 +27,13 @@ from real_engine.images.blobs import BlobStore, Descriptor, digest_of, parse_obj
 from real_engine.images.build.committing import child_configuration
 from real_engine.images.config_changes import apply_changes
 from real_engine.images.layers import EMPTY_DIFF_ID, LayerStore
+from real_engine.images.layout_index import LayoutIndex
 from real_engine.images.packing import write_tar
 from real_engine.images.references import Reference, check_digest, is_sha256
 from real_engine.images.removal import Gone, Removal, UsedBy
 from real_engine.images.repositories import ImageRecord, Repositories
 from real_engine.images.streams import IteratorReader
-from real_engine.registry.media_types import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
+from real_engine.registry.media_types import OCI_CONFIG, OCI_MANIFEST
 
 _log = logging.getLogger("onggi")
 
@@ -103,7 +104,7 @@ class ImageStore:
         self._repositories = Repositories.load(self.root / "repositories.json")
         self._loaded: dict[str, _Loaded] = {}
         self._layer_users: list[Callable[[], Iterable[str | Path]]] = []
-        self._in_index: set[str] = set()  # manifests that index.json names
+        self._index = LayoutIndex(self.root, self.blobs)
 
     # --- finding -----------------------------------------------------------------------------------------------------
 
@@ -207,13 +208,30 @@ class ImageStore:
         data = config if isinstance(config, bytes) else json.dumps(config, ensure_ascii=False).encode()
         identifier = digest_of(data)
         loaded = self._load(data)
-        if manifest is not None:
-            self.blobs.put(data, durable=False)
-            described = self.blobs.put(manifest, manifest_media_type, durable=False)
-            self.blobs.sync()  # with it the layers' blobs, which a pull doesn't flush one by one
-        else:
-            self.blobs.put(data)
-            described = None
+        described = None if manifest is None else Descriptor(manifest_media_type, digest_of(manifest), len(manifest))
+        try:
+            if manifest is not None:
+                self.blobs.put(data, durable=False)
+                self.blobs.put(manifest, durable=False)
+                self.blobs.sync()  # with it the layers' blobs, which a pull doesn't flush one by one
+            else:
+                self.blobs.put(data)
+            return self._add(data, identifier, loaded, parent, manifest, described)
+        except BaseException:
+            with self._lock:
+                self._remove_undescribed({identifier, *([described.digest] if described is not None else [])})
+            raise
+
+    def _add(
+        self,
+        data: bytes,
+        identifier: str,
+        loaded: _Loaded,
+        parent: str,
+        manifest: bytes | None,
+        described: Descriptor | None,
+    ) -> Image:
+        """Make an image, whose configuration and manifest are stored, known."""
         with self._lock:
             old = self._repositories.images.get(identifier)
             record = replace(old) if old is not None else ImageRecord()
@@ -224,6 +242,8 @@ class ImageStore:
             self._loaded[identifier] = loaded
             if old != record:
                 self.blobs.put(data)  # again, in case it was removed with an equal image in the meantime
+                if manifest is not None:
+                    self.blobs.put(manifest)
                 self._repositories.add(identifier, record)
                 self._require_layers(identifier, loaded, old)
                 self._save()
@@ -476,9 +496,12 @@ class ImageStore:
     def _remove_blobs(self, gone: Gone) -> None:
         """Remove a removed image's configuration and manifest, unless another image has the same."""
         self._loaded.pop(gone.id, None)
-        for digest in (gone.id, gone.record.manifest.digest if gone.record.manifest is not None else ""):
-            if digest and digest not in self._described():
-                self.blobs.remove(digest)
+        manifest = gone.record.manifest
+        self._remove_undescribed({gone.id, *([manifest.digest] if manifest is not None else [])})
+
+    def _remove_undescribed(self, digests: set[str]) -> None:
+        for digest in digests - self._described():
+            self.blobs.remove(digest)
 
     def _described(self) -> set[str]:
         """The digests of all configurations and manifests of images."""
@@ -507,47 +530,14 @@ class ImageStore:
         return used
 
     def _write_index(self) -> None:
-        """Write `index.json`, by which other programs find the images in this layout. It can be made again any time."""
-        entries: list[dict[str, Any]] = []
-        for reference, identifier in sorted(self._repositories.references.items(), key=lambda item: item[0].canonical):
-            if reference.tag:
-                described = self._layout_manifest(identifier).to_json()
-                described["annotations"] = {
-                    "io.containerd.image.name": reference.canonical,
-                    "org.opencontainers.image.ref.name": reference.canonical,
-                }
-                entries.append(described)
-        index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
-        partial = self.root / ".index.json"
-        partial.write_text(json.dumps(index))
-        partial.replace(self.root / "index.json")
-        now = {str(entry["digest"]) for entry in entries}
-        for digest in self._in_index - now - self._described():
-            self.blobs.remove(digest)
-        self._in_index = now
+        """Name the images in `index.json`, sorted."""
 
-    def _layout_manifest(self, identifier: str) -> Descriptor:
-        """The manifest of an image for `index.json`: its own, if all that it names is here, or one made of what is."""
-        record = self._repositories.images[identifier]
-        if record.manifest is not None and all(map(self.blobs.has, _named_by(self.blobs.read(record.manifest.digest)))):
-            return record.manifest
-        config = Descriptor(OCI_CONFIG, identifier, self.blobs.size(identifier))
-        archives = [self.layers.archives(diff_id)[0] for diff_id in self._diff_ids(identifier)]
-        return self.blobs.put(manifest_of(config, archives), OCI_MANIFEST, durable=False)
+        def named() -> Iterator[tuple[Reference, Descriptor]]:
+            for reference, identifier in sorted(references, key=lambda item: item[0].canonical):
+                if reference.tag:
+                    config = Descriptor(OCI_CONFIG, identifier, self.blobs.size(identifier))
+                    archives = [self.layers.archives(diff_id)[0] for diff_id in self._diff_ids(identifier)]
+                    yield reference, self._index.manifest(images[identifier].manifest, config, archives)
 
-
-def manifest_of(config: Descriptor, layers: Iterable[Descriptor]) -> bytes:
-    """The manifest of an image (OCI image-spec v1.1 manifest.md)."""
-    value = {
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": config.to_json(),
-        "layers": [layer.to_json() for layer in layers],
-    }
-    return json.dumps(value, separators=(",", ":")).encode()
-
-
-def _named_by(manifest: bytes) -> list[str]:
-    """The digests of the blobs that a manifest names."""
-    value = parse_object(manifest, "the manifest")
-    return [str(blob["digest"]) for blob in (value["config"], *value["layers"])]
+        references, images = self._repositories.references.items(), self._repositories.images
+        self._index.write(named(), self._described())

@@ -234,7 +234,7 @@ class TarReader:
                 return None
             raise InvalidArchive("archive/tar: invalid tar header")
         written = _number(block[148:156])
-        unsigned = sum(block) - sum(block[148:156]) + 8 * 0x20
+        unsigned = sum((block[:148] + block[156:]).replace(b"\0", b"")) + 8 * 0x20
         if written != unsigned:
             signed = unsigned - 256 * sum(byte > 127 for byte in block[:148] + block[156:])  # of some old writers
             if written != signed:

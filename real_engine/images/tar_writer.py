@@ -13,6 +13,7 @@ END = bytes(2 * BLOCK)
 """What stands at the end of an archive."""
 
 _BLOCK_DEVICE = b"4"
+_ID, _LONG = 8**7, 8**11  # what a plain header has no room for: owners, and sizes and times
 
 
 def header(entry: Entry) -> bytes:
@@ -29,19 +30,19 @@ def header(entry: Entry) -> bytes:
         records.append(("path", name))
     if len(link) > 100 or not link.isascii():
         records.append(("linkpath", link))
-    for key, number, digits in (("uid", entry.uid, 7), ("gid", entry.gid, 7), ("size", size, 11)):
-        if number >= 8**digits:
+    for key, number, limit in (("uid", entry.uid, _ID), ("gid", entry.gid, _ID), ("size", size, _LONG)):
+        if number >= limit:
             records.append((key, str(number).encode()))
-    if fraction or not 0 <= seconds < 8**11:
+    if fraction or not 0 <= seconds < _LONG:
         records.append(("mtime", _seconds(entry.mtime_ns)))
     records += [(f"SCHILY.xattr.{key}", value) for key, value in sorted(entry.xattrs.items())]
     plain = _block(
         name[:100],
         entry.mode & 0o7777,
-        entry.uid if entry.uid < 8**7 else 0,
-        entry.gid if entry.gid < 8**7 else 0,
-        size if size < 8**11 else 0,
-        seconds if 0 <= seconds < 8**11 else 0,
+        entry.uid if entry.uid < _ID else 0,
+        entry.gid if entry.gid < _ID else 0,
+        size if size < _LONG else 0,
+        seconds if 0 <= seconds < _LONG else 0,
         entry.kind,
         link[:100] if entry.kind in (SYMLINK, HARD_LINK) else b"",
         entry.device if entry.kind in (CHARACTER, _BLOCK_DEVICE) else (0, 0),
@@ -72,7 +73,7 @@ def _block(
 ) -> bytes:
     before = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % (name.ljust(100, b"\0"), mode, uid, gid, size, mtime)
     after = b"%b%bustar\x0000%b%07o\0%07o\0%b" % (kind, link.ljust(100, b"\0"), bytes(64), *device, bytes(167))
-    checksum = sum(before) + sum(after) + 8 * 0x20
+    checksum = sum((before + after).replace(b"\0", b"")) + 8 * 0x20  # two thirds are zeros, which add nothing
     return b"%b%06o\0 %b" % (before, checksum, after)
 
 

@@ -48,20 +48,25 @@ def open_beneath(root: int, path: str, flags: int = _DIRECTORY) -> int:
     return openat2(root, path or ".", flags, _STRICTLY)
 
 
-def open_regular(path: str, directory: int, resolve_in_root: bool = False) -> int:
+def open_regular(
+    path: str, directory: int, resolve_in_root: bool = False, expected: os.stat_result | None = None
+) -> int:
     """Open a regular file of somebody else's tree for reading; its last part is followed only with `resolve_in_root`.
 
     What it is, is found out before it is opened: to open a device can be an act (a watchdog's timer starts, a tape is
     rewound), and to open a pipe can take for ever.
 
     Raises:
-        OSError: as open(2); EINVAL where it is no regular file.
+        OSError: as open(2); EINVAL where it is no regular file; ESTALE where it isn't the `expected` one.
     """
     flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
     place = open_in_root(directory, path) if resolve_in_root else os.open(path, flags, dir_fd=directory)
     try:
-        if not stat.S_ISREG(os.fstat(place).st_mode):
+        info = os.fstat(place)
+        if not stat.S_ISREG(info.st_mode):
             raise OSError(errno.EINVAL, "no regular file", path)
+        if expected is not None and (info.st_dev, info.st_ino) != (expected.st_dev, expected.st_ino):
+            raise OSError(errno.ESTALE, "another file", path)
         return os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     finally:
         os.close(place)

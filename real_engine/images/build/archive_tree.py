@@ -8,9 +8,12 @@ import errno
 import os
 import stat
 import tarfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from real_engine.images.archive import file_time
+from real_engine.images.build.copier import Dress, copy_range, directory_to_fill, file_to_fill, make_room
 from real_engine.images.tar_reader import DIRECTORY, REGULAR, SYMLINK, Entry
 
 _MOST_LINKS = 40
@@ -18,16 +21,61 @@ _KINDS = {REGULAR: stat.S_IFREG, DIRECTORY: stat.S_IFDIR, SYMLINK: stat.S_IFLNK}
 
 
 @dataclass(slots=True)
-class _Node:
+class Node:
+    """A file of the tree: its kind and permissions, owner, time, and where in the archive its data begins."""
+
     mode: int
     link: str = ""
     size: int = 0
-    children: "dict[str, _Node]" = field(default_factory=dict)
-    explicit: bool = True
+    owner: tuple[int, int] = (0, 0)
+    mtime_ns: int = 0
+    attributes: dict[str, bytes] = field(default_factory=dict)
+    offset: int = 0
+    children: "dict[str, Node]" = field(default_factory=dict)
 
     @property
     def status(self) -> os.stat_result:
-        return os.stat_result((self.mode, 0, 0, 1, 0, 0, self.size, 0, 0, 0))
+        """What stat(2) would say of it on the disk."""
+        seconds = self.mtime_ns // 1_000_000_000
+        times = {"st_atime_ns": self.mtime_ns, "st_mtime_ns": self.mtime_ns}
+        return os.stat_result((self.mode, 0, 0, 1, *self.owner, self.size, seconds, seconds, seconds), times)
+
+
+class ArchiveCopier:
+    """Copies nodes of the tree of the open file `archive`, without extracting it."""
+
+    def __init__(self, archive: int, dress: Dress) -> None:
+        self._archive = archive
+        self._dress = dress
+
+    def content(self, node: Node, place: int) -> None:
+        """Copy what is in a directory into the open `place`.
+
+        Raises:
+            OSError: no room.
+        """
+        for name, child in node.children.items():
+            self.entry(child, place, name)
+
+    def entry(self, node: Node, place: int, name: str) -> None:
+        """Copy a file to `name` in the open `place`; what was there goes, unless both are directories.
+
+        Raises:
+            OSError: no room.
+        """
+        if stat.S_ISDIR(node.mode):
+            with directory_to_fill(name, place) as copied:
+                self.content(node, copied)
+                self._dress.put_on(copied, node.status, node.attributes)
+        elif stat.S_ISLNK(node.mode):
+            make_room(place, name)
+            os.symlink(node.link, name, dir_fd=place)
+            self._dress.put_on_name(name, place, node.status)
+        else:
+            with file_to_fill(name, place) as copied:
+                if copy_range(self._archive, node.offset, copied, node.size) < node.size:
+                    raise OSError(errno.EIO, "the build context has become shorter", name)
+                self._dress.put_on(copied, node.status, node.attributes)
 
 
 class Doubtful(Exception):
@@ -38,7 +86,7 @@ class ArchiveTree:
     """The tree of an archive's entries, which `add` takes in their order. Paths are as in `trees.Tree`."""
 
     def __init__(self) -> None:
-        self._root = _Node(stat.S_IFDIR | 0o755)
+        self._root = _implied()
 
     def add(self, entry: Entry, member: tarfile.TarInfo) -> str:
         """Take an entry, read by both readers of archives; returns its path.
@@ -64,13 +112,19 @@ class ArchiveTree:
             return ""
         directory = self._root
         for part in parts[:-1]:
-            directory = directory.children.setdefault(part, _Node(stat.S_IFDIR | 0o755, explicit=False))
+            directory = directory.children.setdefault(part, _implied())
             if not stat.S_ISDIR(directory.mode):
                 raise Doubtful
         if parts[-1] in directory.children:
             raise Doubtful
-        directory.children[parts[-1]] = _Node(
-            kind | (0o777 if kind == stat.S_IFLNK else entry.mode), entry.link, entry.size
+        directory.children[parts[-1]] = Node(
+            kind | (0o777 if kind == stat.S_IFLNK else entry.mode),
+            entry.link,
+            entry.size,
+            (entry.uid, entry.gid),
+            file_time(entry),
+            entry.xattrs,
+            member.offset_data,
         )
         return "/".join(parts)
 
@@ -108,21 +162,29 @@ class ArchiveTree:
         parent, name = os.path.split(self.resolve(path))
         del self._find(parent)[1].children[name]
 
-    def _find(self, path: str) -> tuple[str, _Node]:
+    def node(self, path: str) -> Node:
+        """What `path` leads to.
+
+        Raises:
+            OSError: it isn't there.
+        """
+        return self._find(path)[1]
+
+    def _find(self, path: str) -> tuple[str, Node]:
         """The node that `path` leads to, links followed as if the root were `/`, and its path."""
         waiting = path.split("/")[::-1]
-        at: list[tuple[str, _Node]] = []
+        at: list[tuple[str, Node]] = []
         links = 0
         while waiting:
             part = waiting.pop()
             directory = at[-1][1] if at else self._root
             if part in ("", "."):
                 continue
+            if not stat.S_ISDIR(directory.mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
             if part == "..":
                 del at[-1:]
                 continue
-            if not stat.S_ISDIR(directory.mode):
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
             node = directory.children.get(part)
             if node is None:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
@@ -138,7 +200,12 @@ class ArchiveTree:
         return "/".join(part for part, _ in at), at[-1][1] if at else self._root
 
 
-def _walk(node: _Node, prefix: str, depth: int | None) -> Iterator[tuple[str, os.stat_result]]:
+def _implied() -> Node:
+    """A directory that the archive has no entry for."""
+    return Node(stat.S_IFDIR | 0o755, mtime_ns=time.time_ns())
+
+
+def _walk(node: Node, prefix: str, depth: int | None) -> Iterator[tuple[str, os.stat_result]]:
     if depth == 0:
         return
     if not stat.S_ISDIR(node.mode):

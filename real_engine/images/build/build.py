@@ -239,14 +239,13 @@ class Build:
             return
         identity = self._announce_step(state, container_config)
         path = beneath("", state.config["WorkingDir"])
-        with self.changed_root(state.image) as (upper, lower, root):
+        with self.changed_root(state.image) as (upper, root):
             try:
                 place, _ = root.make_directory(path, (0, 0))
             except NotADirectoryError as error:
                 raise InvalidParameter(f"Cannot mkdir: {path} is not a directory") from error
             os.close(place)
-            diff_id = self.layer(upper, lower)
-        self.commit(state, container_config, diff_id, identity)
+        self.commit(state, container_config, self.layer(upper, take=True), identity)
 
     def _announce_step(self, state: StageState, container_config: Config) -> str:
         """Give a step that runs nothing the id that its container would have, and what making one would set."""
@@ -341,23 +340,26 @@ class Build:
         return True
 
     @contextmanager
-    def changed_root(self, image: "Image | None") -> Iterator[tuple[Path, tuple[Path, ...], Tree]]:
-        """The image's files to be changed: the upper directory where changes go, the layers below, and the tree."""
+    def changed_root(self, image: "Image | None") -> Iterator[tuple[Path, Tree]]:
+        """The image's files to be changed: the upper directory where changes go, and the tree."""
         step = self.fresh("step")
         upper, work = step / "upper", step / "work"
         upper.mkdir(mode=0o755)
         upper.chmod(0o755)
         work.mkdir(mode=0o700)
-        lower = self._lower(image)
-        with _root(lower, upper, work) as root:
-            yield upper, lower, Tree(root)
+        with _root(self._lower(image), upper, work) as root:
+            yield upper, Tree(root)
 
-    def layer(self, upper: Path, lower: tuple[Path, ...]) -> str | None:
-        """Make a layer of an upper directory; None if there is nothing in it."""
+    def layer(self, upper: Path, *, take: bool) -> str | None:
+        """Make a layer of an upper directory that isn't mounted; None if there is nothing in it.
+
+        `take` is for one that nobody needs any more: it becomes the layer's own.
+        """
         if is_empty(upper):
             return None
         with span("store", "CommitLayer") as told:
-            layer = self.images.layers.commit(upper, lower)
+            layers = self.images.layers
+            layer = layers.take(upper) if take else layers.commit(upper)
             told.call = f"tar of upper: {layer.diff_id[:19]}…, {layer.size} bytes"
         return layer.diff_id
 
@@ -392,7 +394,8 @@ class Build:
 @contextmanager
 def _root(lower: tuple[Path, ...], upper: Path | None = None, work: Path | None = None) -> Iterator[int]:
     """The root directory of layers that are mounted in no place."""
-    with rootfs.mounted(lower, upper, work) as tree:
+    # What is flushed of an upper directory is flushed with the layer that it becomes.
+    with rootfs.mounted(lower, upper, work, volatile=True) as tree:
         descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree)  # one that can be listed
         try:
             yield descriptor

@@ -19,6 +19,7 @@ from real_engine.images.build.options import BuildOptions, Platform
 from real_engine.images.build.output import BuildOutput, short_id
 from real_engine.images.build.run_mounts import CacheDirectories
 from real_engine.images.build.steps import StepRunner
+from real_engine.images.disk_errors import disk_errors_told
 from real_engine.images.references import Reference
 from real_engine.images.trees import remove_tree
 
@@ -76,6 +77,7 @@ class Builder:
             remove_tree(entry.path)
         self.caches = CacheDirectories(cache_directory or directory.with_name("build-cache"))
 
+    @disk_errors_told()
     def build(
         self,
         options: BuildOptions,

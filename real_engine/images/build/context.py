@@ -10,10 +10,11 @@ import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, cast
 
 from real_engine.errors import EngineError, InvalidParameter
-from real_engine.images.build.archive_tree import ArchiveTree, Doubtful
+from real_engine.images.build.archive_tree import ArchiveCopier, ArchiveTree, Doubtful
+from real_engine.images.build.copier import Dress
 from real_engine.images.build.copying import FileSource
 from real_engine.images.build.patterns import IGNORE_FILE, IgnorePatterns, read_ignore_file
 from real_engine.images.build.tar_sums import member_path, sum_of_file, sum_of_member
@@ -33,8 +34,8 @@ Extract = Callable[[BinaryIO, int], None]
 class BuildContext(FileSource):
     """The context at `directory`: the files in the tar at `archive`, whose headers its digests are made of.
 
-    They are extracted there by `extract` when something needs them on the disk; what COPY means, and its digest, can be
-    told without that. Without an archive, the files are in the directory already.
+    COPY takes them from the archive itself, where that leaves no doubt what they are. They are extracted by `extract`
+    only when something else needs them on the disk. Without an archive, the files are in the directory already.
     """
 
     is_context = True
@@ -101,6 +102,30 @@ class BuildContext(FileSource):
         """All beneath the directory `path` to that depth."""
         return super().walk(path, depth) if self._tree is None else self._tree.walk(path, depth)
 
+    def copy_content(self, path: str, place: int, dress: Dress) -> None:
+        """Copy what is in a directory, from the archive if it isn't extracted."""
+        if self._tree is None:
+            super().copy_content(path, place, dress)
+        else:
+            ArchiveCopier(self._archive_descriptor(), dress).content(self._tree.node(path), place)
+
+    def copy_file(self, path: str, place: int, name: str, dress: Dress) -> None:
+        """Copy a file, from the archive if it isn't extracted."""
+        if self._tree is None:
+            super().copy_file(path, place, name, dress)
+        else:
+            ArchiveCopier(self._archive_descriptor(), dress).entry(self._tree.node(path), place, name)
+
+    @contextmanager
+    def reading(self, path: str) -> Iterator[BinaryIO]:
+        """A regular file, to be read."""
+        if self._tree is None:
+            with super().reading(path) as file:
+                yield file
+        else:
+            with self._member(path) as content:
+                yield content
+
     def digest(self, path: str) -> str:
         """The digest of a file or directory entry; one that came in no header of its own is known by its name."""
         found = self._sums.get(path)
@@ -163,7 +188,8 @@ class BuildContext(FileSource):
     def _read(self, path: str, limit: int) -> bytes | None:
         try:
             if self._tree is not None and self._tar is not None:
-                return self._read_member(path, limit)
+                with self._member(path) as content:
+                    return _bounded(content, path, limit)
             with self.opened(path, os.O_RDONLY | os.O_NONBLOCK) as descriptor:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     raise EngineError(f"cannot read {path}: it is no regular file")
@@ -172,13 +198,19 @@ class BuildContext(FileSource):
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def _read_member(self, path: str, limit: int) -> bytes:
+    def _member(self, path: str) -> BinaryIO:
+        """A regular file's content in the archive."""
         assert self._tar is not None
         member = self._members.get(self.resolve(path))
         content = None if member is None or not member.isreg() else self._tar.extractfile(member)
         if content is None:
             raise EngineError(f"cannot read {path}: it is no regular file")
-        return _bounded(content, path, limit)
+        return cast("BinaryIO", content)
+
+    def _archive_descriptor(self) -> int:
+        assert self._tar is not None
+        assert self._tar.fileobj is not None
+        return cast("BinaryIO", self._tar.fileobj).fileno()
 
     def _remove(self, path: str) -> None:
         if self._tree is not None:

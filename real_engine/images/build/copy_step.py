@@ -4,7 +4,7 @@ import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from real_engine.container.users import look_up
 from real_engine.errors import EngineError, InvalidParameter, NotImplementedHere
@@ -65,7 +65,7 @@ class CopyStep:
         if build.use_cached(state, container_config):
             return
         target = destination(state.config.get("WorkingDir") or "", instruction.destination)
-        with build.changed_root(state.image) as (upper, lower, root):
+        with build.changed_root(state.image) as (upper, root):
             owner: tuple[int, int] | None = ROOT_OWNER
             if instruction.owner:
                 owner = find_owner(root, instruction.owner)
@@ -75,8 +75,7 @@ class CopyStep:
             for source in sources:
                 build.check_cancelled()
                 copy_into(root, source, target, owner, mode, unpack)
-            diff_id = build.layer(upper, lower)
-        build.commit(state, container_config, diff_id)
+        build.commit(state, container_config, build.layer(upper, take=True))
 
     def _sources(self) -> list[CopySource]:
         build, instruction = self.build, self.instruction
@@ -85,7 +84,7 @@ class CopyStep:
             try:
                 tree = build.files_of(build.origin(instruction.origin, self.state.platform))
             except EngineError as error:
-                raise type(error)(f"invalid from flag value {instruction.origin}: {error}") from error
+                raise error.reworded(f"invalid from flag value {instruction.origin}: {error}") from error
         found: list[CopySource] = []
         try:
             for name in instruction.sources:
@@ -97,7 +96,7 @@ class CopyStep:
             if not found:
                 raise InvalidParameter("no source files were specified")
         except EngineError as error:
-            raise type(error)(f"{instruction.command} failed: {error}") from error
+            raise error.reworded(f"{instruction.command} failed: {error}") from error
         return found
 
     def _fetched(self, address: str) -> CopySource:
@@ -137,22 +136,21 @@ class _Unpacker:
     def __init__(self, owner: tuple[int, int] | None) -> None:
         self._owner = owner
 
-    def unpack(self, file: int, place: int) -> bool:
-        """Whether the open file is an archive; with a directory at `place` (not -1), unpack it there."""
-        os.lseek(file, 0, os.SEEK_SET)
-        with os.fdopen(os.dup(file), "rb") as raw:
-            try:
-                stream = io.BufferedReader(Decompressed(raw), _CHUNK)
-                if place < 0:
-                    # Nothing but zeros is an archive without entries for tar, and for Docker a file like others.
-                    return next(iter(TarReader(stream)), None) is not None
-            except InvalidParameter:
-                return False
-            try:
-                extract(stream, place, Policy(owner=self._owner))
-            except InvalidArchive as error:
-                raise InvalidParameter(f"failed to copy files: Error processing tar file: {error}") from error
-            return True
+    def unpack(self, file: BinaryIO, place: int) -> bool:
+        """Whether the file is an archive; with a directory at `place` (not -1), unpack it there."""
+        file.seek(0)
+        try:
+            stream = io.BufferedReader(Decompressed(file), _CHUNK)
+            if place < 0:
+                # Nothing but zeros is an archive without entries for tar, and for Docker a file like others.
+                return next(iter(TarReader(stream)), None) is not None
+        except InvalidParameter:
+            return False
+        try:
+            extract(stream, place, Policy(owner=self._owner))
+        except InvalidArchive as error:
+            raise InvalidParameter(f"failed to copy files: Error processing tar file: {error}") from error
+        return True
 
 
 def parse_mode(text: str) -> int:

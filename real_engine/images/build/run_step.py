@@ -84,7 +84,8 @@ class RunStep:
                 f"The command '{' '.join(words)}' returned a non-zero code: {result.exit_code}", result.exit_code
             )
         remove_mountpoints(result.upper, result.lower, [*ENGINE_MOUNTPOINTS, *self.targets])
-        build.commit(state, probe, build.layer(result.upper, result.lower), container)
+        removed_after = build.options.remove or build.options.force_remove
+        build.commit(state, probe, build.layer(result.upper, take=removed_after), container)
 
     def _write(self, stream: str, data: bytes) -> None:
         """What the step writes; when nobody reads it any more, the step ends, however much it has to say."""
@@ -134,7 +135,7 @@ class RunStep:
                 if check_available(mount):
                     found.append(mount)
             except EngineError as error:
-                raise type(error)(f"dockerfile line {self.instruction.number}: {error}") from error
+                raise error.reworded(f"dockerfile line {self.instruction.number}: {error}") from error
         return found
 
     def _source(self, mount: RunMount) -> CopySource:

@@ -16,7 +16,7 @@ Output = Callable[[str, bytes], None]
 class StepResult:
     """How a step ended: its exit code, and its upper directory above the layers of its image (the lowest first).
 
-    The upper directory stays until the container is removed.
+    The upper directory is the builder's from then on: it may leave an empty one in its place.
     """
 
     exit_code: int

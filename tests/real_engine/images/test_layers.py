@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import os
+import socket
 import stat
 import threading
 
@@ -231,6 +232,66 @@ def test_an_upper_directory_becomes_a_layer_and_its_tar_makes_it_again(layers, t
     with layers.tar(layer.diff_id) as file:
         assert layer.diff_id == digest_of(file.read())
     assert 3 == layer.size  # a hard link counts once
+
+
+@pytest.fixture
+def upper(tmp_path, layers):
+    """An upper directory with all that one can have in it."""
+    upper = tmp_path / "upper"
+    (upper / "opaque/deep").mkdir(parents=True)
+    os.setxattr(upper / "opaque", layers.marks.opaque, b"y")
+    (upper / "opaque/new").write_bytes(b"new")
+    os.link(upper / "opaque/new", upper / "hard")
+    os.mknod(upper / "gone", stat.S_IFCHR, 0)
+    os.symlink("new", upper / "opaque/link")
+    (upper / "opaque/deep/empty").touch(mode=0o4711)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(upper / "opaque/socket"))
+    return upper
+
+
+@pytest.mark.root
+def test_an_upper_directory_that_is_taken_is_the_layer_that_a_commit_of_it_makes(layers, upper, tmp_path):
+    other = LayerStore(tmp_path / "other", BlobStore(tmp_path / "other images"))
+    expected = other.commit(upper)
+    number = (upper / "opaque/new").stat().st_ino
+    upper.chmod(0o700)
+    layer = layers.take(upper)
+    assert (expected.diff_id, expected.size) == (layer.diff_id, layer.size)
+    assert number == (layer.directory / "opaque/new").stat().st_ino  # nothing was copied
+    assert [] == os.listdir(upper)
+    for name in (".", "opaque", "opaque/deep", "opaque/deep/empty", "opaque/new", "hard", "opaque/link"):
+        was, now = os.lstat(expected.directory / name), os.lstat(layer.directory / name)
+        assert (was.st_mode, was.st_uid, was.st_nlink) == (now.st_mode, now.st_uid, now.st_nlink)
+        assert name == "." or was.st_mtime_ns == now.st_mtime_ns, name
+    assert sorted(os.listdir(expected.directory / "opaque")) == sorted(os.listdir(layer.directory / "opaque"))
+    assert layers.marks.is_opaque(str(layer.directory / "opaque"))
+    with layers.tar(layer.diff_id) as file:
+        assert layer.diff_id == digest_of(file.read())
+
+
+@pytest.mark.root
+def test_an_upper_directory_whose_layer_is_there_is_taken_all_the_same(layers, upper):
+    layer = layers.commit(upper)
+    assert layer == layers.take(upper)
+    assert [] == os.listdir(upper)
+    assert [layer.diff_id[7:]] == os.listdir(layers.root)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("where", ["real_engine.images.layers.syncfs", "real_engine.images.blobs.os.replace"])
+def test_an_upper_directory_that_can_not_be_taken_is_left(layers, upper, monkeypatch, where):
+    def full(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    before = tree_of(upper)
+    with monkeypatch.context() as patched:
+        patched.setattr(where, full)
+        with pytest.raises(OSError, match="No space left"):
+            layers.take(upper)
+    assert before == tree_of(upper)
+    assert nothing_left(layers)
+    assert [] == list(layers.blobs.digests())
 
 
 @pytest.mark.root

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from real_engine.errors import EngineError, InvalidParameter
 from real_engine.images.archive import extract
 from real_engine.images.build.context import pack, receive
+from real_engine.images.build.copier import Dress
 from real_engine.images.build.downloads import fetch, is_address, is_git
 from real_engine.images.build.trees import Tree
 
@@ -55,6 +56,7 @@ def test_without_exceptions_an_ignored_directory_is_not_even_read(tmp_path):
 _NAMES = st.sampled_from(["a", "b", "c", "a/b", "a/c", "b/a", "a/b/c", "./a", "c/"])
 _TARGETS = st.sampled_from(["a", "../a", "/a/b", "b/..", ".", "/", "c", "../../b", "nowhere"])
 _KINDS = st.sampled_from([tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE])
+_NUMBERS = st.integers(0, 2**33)
 _PATHS = st.sampled_from(["", "a", "b", "c", "a/b", "a/b/c", "c/a", "b/../a", "../a", "/b", "a/b/../../c", "c/b/a"])
 
 
@@ -82,6 +84,69 @@ def test_a_tree_in_memory_is_the_tree_on_the_disk(tmp_path_factory, entries, pat
         assert before == [_seen(Tree(context.root), path) for path in paths]
     finally:
         context.close()
+
+
+@given(
+    st.lists(
+        st.tuples(_NAMES, st.sampled_from([tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE]), _TARGETS, _NUMBERS),
+        max_size=6,
+        unique_by=lambda entry: entry[0].strip("./"),
+    ),
+    st.sampled_from([None, (5, 6)]),
+)
+@settings(max_examples=60, deadline=None)
+def test_files_copied_from_the_archive_are_those_copied_from_the_disk(tmp_path_factory, entries, owner):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for name, kind, target, number in entries:
+            member = tarfile.TarInfo(name)
+            member.type, member.mode, member.uid, member.gid, member.mtime = kind, number % 0o10000, 3, 4, number
+            member.linkname = target if kind in (tarfile.SYMTYPE, tarfile.LNKTYPE) else ""
+            member.pax_headers = {"SCHILY.xattr.user.a": "v"} if kind == tarfile.REGTYPE else {}
+            content = name.encode() * (number % 3000)
+            member.size = len(content) if kind == tarfile.REGTYPE else 0
+            archive.addfile(member, io.BytesIO(content))
+    stream.seek(0)
+    directory = tmp_path_factory.mktemp("context")
+    try:
+        context = receive(stream, directory, extracted)
+    except InvalidParameter:
+        return
+    try:
+        first = _copied(context, directory / "first", owner)
+        context.materialize()
+        second = _copied(context, directory / "second", owner)
+        implied = {name for name, *_ in first if name not in {entry[0].strip("./") for entry in entries}}
+        assert [_timeless(one, implied) for one in first] == [_timeless(one, implied) for one in second]
+    finally:
+        context.close()
+
+
+def _copied(context, target, owner):
+    """The content of a context, copied upon a tree that has something already: each name with what is in its inode."""
+    target.mkdir()
+    (target / "a").mkdir()
+    (target / "a/kept").write_text("kept")
+    (target / "c").write_text("file")
+    place = os.open(target, os.O_RDONLY)
+    try:
+        context.copy_content("", place, Dress(owner))
+    finally:
+        os.close(place)
+    return sorted(_inode(target, path) for path in target.rglob("*") if path.name != "kept")
+
+
+def _inode(target, path):
+    status = path.lstat()
+    content = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else b""
+    attribute = os.getxattr(path, "user.a") if path.is_file() and not path.is_symlink() and os.listxattr(path) else b""
+    name = str(path.relative_to(target))
+    return name, str(content), attribute, status.st_mode, status.st_uid, status.st_gid, int(status.st_mtime)
+
+
+def _timeless(inode, implied):
+    """Without the time, where it is that of a directory made on the way."""
+    return inode[:-1] if inode[0] in implied else inode
 
 
 def _seen(tree, path):
