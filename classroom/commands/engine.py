@@ -14,14 +14,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from rich.console import Console
+
     from classroom.commands.engine_records import Reasons
     from real_engine.container.container import Container
     from real_engine.container.engine import Engine
     from real_engine.container.spec import ContainerSpec
-    from real_engine.container.steps import Operation
     from real_engine.images.busybox import Image
 
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_SIDE_BY_SIDE = 110  # columns from which what is done and why stand beside one another
 _PATIENCE = 3  # as many interrupts as docker run takes before it gives up on a container that doesn't react
 
 
@@ -213,54 +215,92 @@ def _print_plan(engine: Engine, spec: ContainerSpec, language: str) -> None:
     from classroom.commands.engine_records import Reasons
 
     reasons = Reasons(language)
-    table = _table(*(reasons.words(f"engine.column.{name}") for name in ("step", "calls", "why")))
-    for phase in engine.plan(spec):
-        for operation in phase.operations:
-            table.add_row(phase.name, operation.describe(), _why(reasons, operation))
-    _print(table)
+    rows = [
+        (phase.name, operation.describe(), operation.why, type(operation).__name__, ())
+        for phase in engine.plan(spec)
+        for operation in phase.operations
+    ]
+    _print_rows(reasons, rows, ())
 
 
 def _print_steps(container: Container, language: str) -> None:
     """Every step with its time, and the time of each phase, on standard error: the output is the container's."""
-    from classroom.commands.engine_records import Reasons
+    from classroom.commands.engine_records import Reasons, columns, pad, pad_left
 
     reasons = Reasons(language)
-    names = ("step", "calls", "why", "wall", "cpu")
-    table = _table(*(reasons.words(f"engine.column.{name}") for name in names))
-    for step in container.steps:
-        times = (f"{seconds * 1e6:.0f}" for seconds in (step.wall_seconds, step.cpu_seconds))
-        table.add_row(step.phase, step.call, reasons.why({"why": step.why, "operation": step.operation}), *times)
-    _print(table)
-    phases = _table(*(reasons.words(f"engine.column.{name}") for name in ("phase", "wall", "cpu")))
-    for phase in container.phases:
-        phases.add_row(phase.name, f"{phase.wall_seconds * 1e6:.0f}", f"{phase.cpu_seconds * 1e6:.0f}")
-    phases.add_section()
+    words = reasons.words
+    rows = [
+        (step.phase, step.call, step.why, step.operation, (_microseconds(step.wall_seconds, step.cpu_seconds)))
+        for step in container.steps
+    ]
+    names = tuple(words(f"engine.column.{name}") for name in ("wall", "cpu"))
+    _print_rows(reasons, rows, names)
+    console = _console()
+    whole = words("engine.whole")
+    heads = (*names, words("engine.column.steps"))
+    wide = columns(whole) + 2
+    console.print()
+    first = pad(words("engine.column.phase"), wide) + "".join(
+        pad_left(head, 2 + max(10, columns(head))) for head in heads
+    )
+    console.print(first, style="bold", markup=False, highlight=False, no_wrap=True, overflow="ignore")
     wall = container.started_seconds - container.requested_seconds
     cpu = sum(phase.cpu_seconds for phase in container.phases)
-    phases.add_row(reasons.words("engine.whole"), f"{wall * 1e6:.0f}", f"{cpu * 1e6:.0f}")
-    _print(phases)
+    for name, figures in (
+        *(
+            (
+                reasons.phase(phase.name),
+                _microseconds(
+                    phase.wall_seconds,
+                    phase.cpu_seconds,
+                    sum(step.wall_seconds for step in container.steps if step.phase == phase.name),
+                ),
+            )
+            for phase in container.phases
+        ),
+        (whole, _microseconds(wall, cpu)),
+    ):
+        shown = (pad_left(figure, 2 + max(10, columns(head))) for figure, head in zip(figures, heads, strict=False))
+        console.print(pad(name, wide) + "".join(shown), markup=False, highlight=False, no_wrap=True, overflow="ignore")
+    console.print(words("engine.between"), style="italic", markup=False, highlight=False)
 
 
-def _why(reasons: Reasons, operation: Operation) -> str:
-    return reasons.why({"why": operation.why, "operation": type(operation).__name__})
+def _microseconds(*seconds: float) -> tuple[str, ...]:
+    return tuple(f"{each * 1e6:.0f}" for each in seconds)
 
 
-def _table(*columns: str):  # type: ignore[no-untyped-def]  # rich is imported only when something is shown
-    from rich.table import Table
+def _print_rows(
+    reasons: Reasons, rows: Sequence[tuple[str, str, str, str, tuple[str, ...]]], figures: tuple[str, ...]
+) -> None:
+    """A table of steps: phase, figures, what is done, and why beside it or, where there is little room, below."""
+    from classroom.commands.engine_records import columns, pad_left, print_row, printable
 
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
-    for column in table.columns:
-        if str(column.header).endswith("µs"):
-            column.justify = "right"
-            column.no_wrap = True
-    table.columns[0].no_wrap = True
-    return table
+    console = _console()
+    beside = console.width >= _SIDE_BY_SIDE
+    words = reasons.words
+    head = [words(f"engine.column.{name}") for name in ("step", "calls", "why")]
+    names = [reasons.phase(row[0]) for row in rows]
+    first = max(columns(each) for each in (*names, head[0]))
+    sizes = [max(7, columns(each)) for each in figures]
+    room = console.width - first - sum(sizes) - 2 * (len(sizes) + 1)
+    texts = [room * 11 // 20 - 2, room - room * 11 // 20] if beside else [room]
+    widths = [first, *sizes, *texts]
+    shown = [pad_left(each, size) for each, size in zip(figures, sizes, strict=True)]
+    print_row(console, widths, [head[0], *shown, *head[1 : 3 if beside else 2]], ["bold underline"] * len(widths))
+    styles = ["", *[""] * len(sizes), "", "italic"]
+    last = ""
+    for name, (_, call, why, operation, times) in zip(names, rows, strict=True):
+        reason = reasons.why({"why": why, "operation": operation})
+        told = words("engine.same") if reason == last else reason
+        last = reason
+        doing = printable(reasons.call({"call": call, "operation": operation}))
+        times = tuple(pad_left(each, size) for each, size in zip(times, sizes, strict=True))
+        print_row(console, widths, [name, *times, doing, told], styles, None if beside else len(sizes) + 1)
 
 
-def _print(table: object) -> None:
+def _console() -> Console:
+    """Standard error; where that is no terminal, wide enough for all columns."""
     from rich.console import Console
 
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        console = Console(stderr=True, width=160)
-    console.print(table, markup=False, highlight=False)
+    console = Console(stderr=True, highlight=False)
+    return console if console.is_terminal else Console(stderr=True, width=160, highlight=False)

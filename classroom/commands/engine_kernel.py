@@ -84,17 +84,17 @@ def _daemon(url: str) -> int | None:
 
 
 def show(seen: KernelView, name: str, language: str, width: int | None = None) -> None:
-    """Print a table a section."""
+    """Print a table a section: what a thing is in the container, on the host, and what that means."""
     from pathlib import Path
 
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    from classroom.commands.engine_records import printable
+    from classroom.commands.engine_records import Phrases, columns, print_row, printable
     from simulator.words import Words
 
     words = Words(Path(__file__).parent, language)
+    tables = ("name", "value", "limit", "meaning")  # limits are said as proc_pid_limits(5) says them
+    names, values, limits, meanings = (Phrases(words, f"kernel.{table}") for table in tables)
     console = Console(highlight=False, width=width)
     if not console.is_terminal and width is None:
         console = Console(highlight=False, width=_PLAIN_WIDTH)
@@ -102,20 +102,27 @@ def show(seen: KernelView, name: str, language: str, width: int | None = None) -
     for section in seen.sections:
         if not section.rows:
             continue
-        wide = console.width >= _NARROW
-        table = Table(title=words(f"kernel.{section.key}"), title_justify="left", box=None, pad_edge=False, expand=True)
-        table.add_column("", ratio=3, overflow="fold", style="bold")
-        table.add_column(words("kernel.container"), ratio=5, overflow="fold")
-        table.add_column(words("kernel.host"), ratio=4, overflow="fold", style="cyan")
-        if wide:
-            table.add_column(words("kernel.note"), ratio=5, overflow="fold", style="italic dim")
+        rows = []
         for row in section.rows:
-            cells = [Text(printable(each)) for each in (row.name, row.container, row.host)]
-            note = words.get(f"kernel.meaning.{row.note}", row.note) if row.note else ""
-            if wide:
-                cells.append(Text(note))
-            table.add_row(*cells)
-            if note and not wide:
-                table.add_row("", Text(note, "italic dim"), "")
-        console.print(table)
+            inset = " " * (len(row.name) - len(row.name.lstrip()))
+            label = inset + names(row.name.lstrip())
+            amount = limits if section.key == "limits" else values
+            cells = (label, amount(row.container), amount(row.host), meanings(row.note))
+            rows.append([printable(each) for each in cells])
+        longest = max(columns(cells[0]) for cells in rows)
+        heads = ["", words("kernel.container"), words("kernel.host"), words("kernel.note")]
+        widths = _widths(console.width, longest)
         console.print()
+        console.print(words(f"kernel.{section.key}"), style="bold reverse", markup=False)
+        print_row(console, widths, heads if len(widths) == 4 else heads[:3], ("", *("bold underline",) * 3))
+        for shown in rows:
+            print_row(console, widths, shown, ("bold", "", "cyan", "italic"), 1)
+
+
+def _widths(width: int, longest: int) -> tuple[int, ...]:
+    """Columns of name, container, host and, where there is room for it, meaning."""
+    name = min(longest, width // 4 + 4)
+    room = width - name - 2
+    if width < _NARROW:
+        return name, room * 5 // 9 - 2, room - room * 5 // 9
+    return name, room * 5 // 14 - 2, room * 4 // 14 - 2, room - room * 5 // 14 - room * 4 // 14

@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,9 @@ LANGUAGES = ("en", "ko")
 
 def add_language(parser: argparse.ArgumentParser) -> None:
     """Add the option that chooses a language."""
-    parser.add_argument("--lang", choices=LANGUAGES, default="en", help="language of what is explained (default: en)")
+    parser.add_argument(
+        "--lang", "--language", choices=LANGUAGES, default="en", help="language of what is explained (default: en)"
+    )
 
 
 def add_arguments(actions: Any) -> None:
@@ -137,6 +140,7 @@ def driven(arguments: argparse.Namespace) -> Iterator[Any]:
             stack.callback(lambda: teller.end(time.perf_counter() - origin))
             explained = stack.enter_context(Explained(host.url, teller, origin, time.perf_counter))
             client.headers[HEADER] = explained.token
+            arguments.say = explained.say
         with host.errors():
             yield client
 
@@ -146,7 +150,7 @@ def _pull(arguments: argparse.Namespace, client: Any) -> int:
 
     name, tag = parse_repository_tag(arguments.image)
     lines = client.pull(name, tag=tag or "latest", stream=True, decode=True, platform=arguments.platform)
-    return _told(lines, quiet=arguments.explain)
+    return _told(lines, arguments, quiet=arguments.explain)
 
 
 def _build(arguments: argparse.Namespace, client: Any) -> int:
@@ -163,24 +167,34 @@ def _build(arguments: argparse.Namespace, client: Any) -> int:
         rm=True,
         decode=True,
     )
-    return _told(lines, quiet=False)
+    return _told(lines, arguments, quiet=False)
 
 
-def _told(lines: Any, *, quiet: bool) -> int:
-    """Print what a pull or a build says; `quiet` leaves out how far it is.
+def _told(lines: Any, arguments: argparse.Namespace, *, quiet: bool) -> int:
+    """Print what a pull or a build says, line by line; `quiet` leaves out how far it is.
+
+    Where steps are explained, a line stands between them at its moment.
 
     Raises:
         EngineError: it failed, in the daemon's words.
     """
     from real_engine.errors import EngineError
 
+    say: Callable[[Callable[[], None]], None] = getattr(arguments, "say", lambda show: show())
+    text = ""
     for line in lines:
         if "error" in line:
+            say(partial(print, text, end="", flush=True))
             raise EngineError(str(line["error"]))
         if "stream" in line:
-            print(line["stream"], end="", flush=True)
+            text += line["stream"]
+            if text.endswith("\n"):
+                say(partial(print, text, end="", flush=True))
+                text = ""
         elif "status" in line and not line.get("progressDetail") and not (quiet and "id" in line):
-            print(f"{line['id']}: {line['status']}" if "id" in line else line["status"], flush=True)
+            said = f"{line['id']}: {line['status']}" if "id" in line else line["status"]
+            say(partial(print, said, flush=True))
+    say(partial(print, text, end="", flush=True))
     return 0
 
 
@@ -231,7 +245,7 @@ def _run(arguments: argparse.Namespace, client: Any) -> int:
         made = client.create_container(arguments.image, **config)
     except ImageNotFound:
         name, tag = parse_repository_tag(arguments.image)
-        _told(client.pull(name, tag=tag or "latest", stream=True, decode=True), quiet=True)
+        _told(client.pull(name, tag=tag or "latest", stream=True, decode=True), arguments, quiet=True)
         made = client.create_container(arguments.image, **config)
     identifier = made["Id"]
     try:
@@ -280,7 +294,7 @@ def _watch(arguments: argparse.Namespace) -> int:
             explained = client.Explained(url, tell, origin, time.perf_counter)
             stack.callback(lambda: teller.end(time.perf_counter() - origin))
             stack.enter_context(explained)
-            extra = explained.header
+            extra, tell = explained.header, explained.place
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="onggi-"))
         path = Path(directory) / "docker.sock"
 

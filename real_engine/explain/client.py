@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 import http.client
+import itertools
 import json
 import os
 import secrets
 import socket
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 HEADER = "X-Onggi-Explain"
 _SECONDS = 10.0
 _MOST_LINE_BYTES = 1 << 20
+_LATE_SECONDS = 0.03  # so long what has come waits for what was earlier and comes later
 
 
 def connect(url: str) -> socket.socket:
@@ -100,14 +104,50 @@ class Explained:
             )
         first = self._record()
         self._shift = clock() - origin - (float(first["clock"]) if first else 0.0)
+        self._clock, self._origin = clock, origin
+        self._order = threading.Lock()
+        self._waiting: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="explained", daemon=True)
         self._thread.start()
+        # What is shown takes longer than what is heard, so another thread shows it: in the order of its moments.
+        self._shower = threading.Thread(target=self._show, name="shown", daemon=True)
+        self._shower.start()
 
     def __enter__(self) -> Explained:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def say(self, show: Callable[[], None]) -> None:
+        """Call `show` soon: behind the records of what was done until now, and before those of what is done later."""
+        self._put(self._now(), show)
+
+    def place(self, record: dict[str, Any]) -> None:
+        """Tell of a record that came from elsewhere, at its place among the daemon's."""
+        self._put(float(record["at"]), partial(self._tell, record))
+
+    def _now(self) -> float:
+        return self._clock() - self._origin
+
+    def _put(self, moment: float, show: Callable[[], None]) -> None:
+        with self._order:
+            heapq.heappush(self._waiting, (moment, next(self._numbers), show))
+
+    def _show_until(self, moment: float) -> None:
+        while True:
+            with self._order:
+                if not self._waiting or self._waiting[0][0] > moment:
+                    return
+                show = heapq.heappop(self._waiting)[2]
+            show()
+
+    def _show(self) -> None:
+        while not self._ended.wait(_LATE_SECONDS / 4):
+            self._show_until(self._now() - _LATE_SECONDS)
+        self._show_until(float("inf"))
 
     def close(self) -> None:
         """Wait until all that was done is told, and listen no more."""
@@ -119,6 +159,8 @@ class Explained:
             finally:
                 ending.close()
         self._thread.join(_SECONDS)
+        self._ended.set()
+        self._shower.join()
         self._connection.close()
 
     def _record(self) -> dict[str, Any] | None:
@@ -135,4 +177,5 @@ class Explained:
         while (record := self._record()) is not None and record["kind"] != "end":
             begin = record.pop("begin", None)
             record["at"] = 0.0 if begin is None else round(max(0.0, begin + self._shift), 6)
-            self._tell(record)
+            moment = self._now() if begin is None else record["at"]
+            self._put(moment + (record["seconds"] if record["kind"] == "step" else 0.0), partial(self._tell, record))

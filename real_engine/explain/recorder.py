@@ -3,6 +3,10 @@
 A client names a token when it begins to listen, and puts the same token into a header of its requests. While such a
 request is answered, a context variable leads to the listener; threads that go on with the work get a copy of the
 context. Where nobody listens that variable is empty, and each place that could tell something looks at it once.
+
+Steps are made of steps: a network is attached by messages, a start by kernel calls. Each is told when it ends, so its
+parts come before it. What lies in whose time is counted here, where threads are known: a step with `parts` has
+`own_seconds`, in which none of them was at work. So own times can be added up, and whole times cannot.
 """
 
 from __future__ import annotations
@@ -35,9 +39,74 @@ _MOST_TEXT = 2000  # characters of what a step says that it does
 
 Json = dict[str, Any]
 Observer = Callable[["Step"], None]
+_Part = tuple[float, float, int, int]  # begin, end, thread, how many steps it is with its own parts
 
 _current: contextvars.ContextVar[Listener | None] = contextvars.ContextVar("explained", default=None)
+_within: contextvars.ContextVar[Whole | None] = contextvars.ContextVar("within", default=None)
 _followed: dict[str, Listener] = {}  # container id to who wants to know how it ends
+
+
+class Whole:
+    """What steps are parts of: a request, or a step that is being done. Thread-safe.
+
+    `depth` is how many steps are around its parts; `beginning` is told before the first of them, if there is one.
+    """
+
+    def __init__(
+        self, listener: Listener, depth: int, outer: Whole | None = None, beginning: Json | None = None
+    ) -> None:
+        self.listener, self.depth = listener, depth
+        self._outer, self._beginning = outer, beginning
+        self._lock = threading.Lock()
+        self._parts: list[_Part] = []
+
+    def tell(self, record: Json, *, claims: bool = True) -> None:
+        """Tell of a part that has been done. If it `claims`, what this thread did earlier in its time is part of it."""
+        begin, thread = record["begin"], threading.get_ident()
+        end = begin + record["seconds"]
+        with self._lock:
+            if claims:
+                inside: list[_Part] = []
+                beside: list[_Part] = []
+                for each in self._parts:
+                    lies_in_it = begin <= each[0] and each[1] <= end and each[2] == thread
+                    (inside if lies_in_it else beside).append(each)
+                if inside:
+                    self._parts = beside
+                    record["parts"] = record.get("parts", 0) + sum(each[3] for each in inside)
+                    own = record["own_seconds" if "own_seconds" in record else "seconds"] - covered(inside)
+                    record["own_seconds"] = round(max(0.0, own), 9)
+            self._parts.append((begin, end, thread, 1 + record.get("parts", 0)))
+        self.announce()
+        if self.depth:
+            record["depth"] = self.depth
+        self.listener.tell(record)
+
+    def announce(self) -> None:
+        """Tell that it has begun, once."""
+        with self._lock:
+            beginning, self._beginning = self._beginning, None
+        if beginning is not None:
+            if self._outer is not None:
+                self._outer.announce()
+            self.listener.tell(beginning)
+
+    def summed(self, seconds: float) -> Json:
+        """How many parts it has, and how much of `seconds` was in none of them; nothing if it has none."""
+        with self._lock:
+            if not self._parts:
+                return {}
+            own = round(max(0.0, seconds - covered(self._parts)), 9)
+            return {"parts": sum(each[3] for each in self._parts), "own_seconds": own}
+
+
+def covered(parts: Iterable[_Part]) -> float:
+    """Seconds in which at least one of the parts was at work; some may have been at the same time."""
+    seconds, until = 0.0, float("-inf")
+    for begin, end, *_ in sorted(parts):
+        seconds += max(0.0, end - max(begin, until))
+        until = max(until, end)
+    return seconds
 
 
 class Listener:
@@ -117,9 +186,25 @@ def observer() -> Observer | None:
     return None if listener is None else lambda step: tell_step(listener, step)
 
 
+def whole(listener: Listener) -> Whole:
+    """What this thread's steps are parts of."""
+    within = _within.get()
+    return within if within is not None and within.listener is listener else Whole(listener, 0)
+
+
+@contextlib.contextmanager
+def inside(within: Whole) -> Iterator[None]:
+    """In this context, what this thread does is part of `within`."""
+    reset = _within.set(within)
+    try:
+        yield
+    finally:
+        _within.reset(reset)
+
+
 def tell_step(listener: Listener, step: _Measured) -> None:
     """Tell of a step that was measured elsewhere."""
-    listener.tell(
+    whole(listener).tell(
         step_record(
             step.phase, step.operation, step.call, step.why, step.begin_seconds, step.end_seconds, step.cpu_seconds
         )
@@ -128,9 +213,10 @@ def tell_step(listener: Listener, step: _Measured) -> None:
 
 def tell_plain(listener: Listener, steps: Iterable[Mapping[str, Any]]) -> None:
     """Tell of the steps of a start, as the supervisor gives them. One that was not done has no times."""
+    within = whole(listener)
     for step in steps:
         if step["end_seconds"]:
-            listener.tell(
+            within.tell(
                 step_record(
                     step["phase"],
                     step.get("operation", ""),
@@ -167,7 +253,7 @@ class Span:
     `operation` names a reason of `reasons.WHY`. What is known only later is put into `call` and `more` meanwhile.
     """
 
-    __slots__ = ("_begin", "_cpu", "_listener", "call", "more", "operation", "phase")
+    __slots__ = ("_begin", "_cpu", "_inner", "_listener", "_outer", "_reset", "call", "more", "operation", "phase")
 
     def __init__(self, phase: str, operation: str, call: str = "") -> None:
         self.phase, self.operation, self.call = phase, operation, call
@@ -182,17 +268,31 @@ class Span:
 
     def __enter__(self) -> Span:
         if self._listener is not None:
+            self._outer = whole(self._listener)
             self._begin, self._cpu = time.perf_counter(), time.thread_time()
+            beginning = {
+                "kind": "begun",
+                "phase": self.phase,
+                "operation": self.operation,
+                "call": self.call,
+                "why": WHY[self.operation],
+                "begin": self._begin,
+                "depth": self._outer.depth,
+            }
+            self._inner = Whole(self._listener, self._outer.depth + 1, self._outer, beginning)
+            self._reset = _within.set(self._inner)
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self._listener is None:
             return
         cpu, end = time.thread_time() - self._cpu, time.perf_counter()
+        _within.reset(self._reset)
         if error is not None:
             self.more["error"] = str(error) or type(error).__name__
-        self._listener.tell(
-            step_record(self.phase, self.operation, self.call, WHY[self.operation], self._begin, end, cpu, **self.more)
+        more = self.more | self._inner.summed(end - self._begin)
+        self._outer.tell(
+            step_record(self.phase, self.operation, self.call, WHY[self.operation], self._begin, end, cpu, **more)
         )
 
 
@@ -205,7 +305,7 @@ def tell(phase: str, operation: str, call: str, begin: float, end: float, **more
     """Tell of something that this thread has measured itself."""
     listener = _current.get()
     if listener is not None:
-        listener.tell(step_record(phase, operation, call, WHY[operation], begin, end, None, **more))
+        whole(listener).tell(step_record(phase, operation, call, WHY[operation], begin, end, None, **more))
 
 
 def carried(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -285,11 +385,14 @@ class Explanations:
         listener.tell({"kind": "asked", "number": number, "method": request.method, "target": target, "begin": begin})
         context = contextvars.copy_context()
         context.run(_current.set, listener)
+        steps = Whole(listener, 0)
+        context.run(_within.set, steps)
 
         def answered(status: int, **more: Any) -> None:
             record = {"kind": "answered", "number": number, "method": request.method, "target": target}
             now = time.perf_counter()
-            listener.tell(record | {"status": status, "begin": now, "seconds": now - begin} | more)
+            times = {"status": status, "begin": now, "seconds": now - begin} | steps.summed(now - begin)
+            listener.tell(record | times | more)
 
         try:
             response = context.run(handler, request)

@@ -49,12 +49,15 @@ def observe_reply(reply: Reply, method: str, begin: float) -> None:
     head = time.perf_counter()
     if listener is None:
         return
+    within = recorder.whole(listener)
+    if isinstance(within, _Fetching):
+        within.own_seconds += head - begin
 
     def closed(ended: Reply) -> None:
         parts = urlsplit(ended.url)
         call = f"{method} {parts.scheme}://{parts.netloc}{parts.path}"
         operation = operation_of(method, ended.url)
-        listener.tell(
+        within.tell(
             recorder.step_record(
                 "registry",
                 operation,
@@ -72,6 +75,24 @@ def observe_reply(reply: Reply, method: str, begin: float) -> None:
     reply.on_close = closed
 
 
+class _Fetching(recorder.Whole):
+    """Where the requests for a layer are told: a request's own time is what passed until its answer began.
+
+    The layer's bytes come while it is verified and unpacked, and these steps are told with times of their own.
+    """
+
+    def __init__(self, outer: recorder.Whole) -> None:
+        super().__init__(outer.listener, outer.depth)
+        self._around = outer
+        self.own_seconds = 0.0
+
+    def tell(self, record: recorder.Json, *, claims: bool = True) -> None:
+        """Tell of a request."""
+        if "head_seconds" in record:
+            record["own_seconds"] = round(record["head_seconds"], 9)
+        self._around.tell(record, claims=False)
+
+
 class LayerTold:
     """A layer's stream that is read through this, so that waiting and verifying can be told from unpacking."""
 
@@ -80,7 +101,8 @@ class LayerTold:
         self._descriptor = descriptor
         self._diff_id = diff_id
         self._reading = 0.0
-        self._begin = self._cpu = 0.0
+        self._begin = 0.0
+        self._outer: recorder.Whole | None = None
 
     def read(self, size: int = -1, /) -> bytes:
         """As the stream's own."""
@@ -91,21 +113,32 @@ class LayerTold:
             self._reading += time.perf_counter() - begin
 
     def __enter__(self) -> Any:
-        if recorder.current() is None:
+        listener = recorder.current()
+        if listener is None:
             return self._stream
+        self._outer = recorder.whole(listener)
+        self._fetching = _Fetching(self._outer)
+        self._inside = recorder.inside(self._fetching)
+        self._inside.__enter__()
         self._begin = time.perf_counter()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if self._begin == 0.0:
+        if self._outer is None:
             return
-        end, size = time.perf_counter(), self._descriptor.size
+        end = time.perf_counter()
+        self._inside.__exit__(None, None, None)
         more: dict[str, Any] = {} if error is None else {"error": str(error)}
+        begin = self._begin + self._fetching.own_seconds
+        until = max(begin, self._begin + self._reading)
         name = str(self._descriptor.digest)[:19]
-        call = f"sha256({name}…), write(blobs/sha256/…)"
-        recorder.tell("store", "VerifyLayer", call, self._begin, self._begin + self._reading, bytes=size, **more)
-        call = f"openat2, write, … beneath layers/{self._diff_id[7:19]}…/diff"
-        recorder.tell("store", "ExtractLayer", call, self._begin + self._reading, end, **more)
+        for operation, call, first, last, told in (
+            ("VerifyLayer", f"sha256({name}…), write(blobs/sha256/…)", begin, until, {"bytes": self._descriptor.size}),
+            ("ExtractLayer", f"openat2, write, … beneath layers/{self._diff_id[7:19]}…/diff", until, end, {}),
+        ):
+            why = WHY[operation]
+            step = recorder.step_record("store", operation, call, why, first, last, None, **told, **more)
+            self._outer.tell(step, claims=False)
 
 
 def layer_told(stream: LayerStream, descriptor: Descriptor, diff_id: str) -> LayerTold:

@@ -8,7 +8,10 @@ beginning:
     response   exchange, status, reason, headers, seconds        the head of the answer; seconds since the request's
     received   exchange, bytes, text, seconds                    its body has ended
     frame      exchange, stream, bytes, text                     data of a stream that an answer has become
-    step       phase, operation, call, why, seconds, cpu_seconds, …   something that the daemon did
+    begun      phase, operation, call, why, depth                a step that has parts has begun; they come next
+    step       phase, operation, call, why, seconds, cpu_seconds, …   something that the daemon did, at its end: `depth`
+               is how many steps are around it, `parts` how many steps, told before, were parts of it, `own_seconds`
+               the time in which none of those was at work
     asked, answered                                              a request as the daemon saw it
 
 It needs nothing of Linux, so that a recording can be read everywhere.
@@ -33,7 +36,20 @@ Sink = "Callable[[Json], None]"
 
 FORMAT = 1
 KINDS = frozenset(
-    ("session", "request", "sent", "response", "received", "frame", "step", "asked", "answered", "lost", "ended")
+    (
+        "session",
+        "request",
+        "sent",
+        "response",
+        "received",
+        "frame",
+        "begun",
+        "step",
+        "asked",
+        "answered",
+        "lost",
+        "ended",
+    )
 )
 _MOST_LINE_BYTES = 4 << 20
 _LONGEST_PAUSE_SECONDS = 5.0

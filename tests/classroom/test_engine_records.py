@@ -5,8 +5,10 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from classroom.commands.engine_records import Teller, byte_text, duration, pad, printable
+from classroom.commands.engine_records import Teller, byte_text, duration, pad, printable, telling, wrapped
 from real_engine.explain.session import read
 
 REFERENCE = Path(__file__).parents[2] / "data" / "recordings" / "engine-session.jsonl"
@@ -53,3 +55,53 @@ def test_units():
 
 def test_korean_is_padded_by_its_width():
     assert ("국면  ", 6) == (pad("국면", 6), columns(pad("국면", 6)))
+
+
+@given(st.text("ab 한글/,. ", max_size=60), st.integers(8, 30))
+def test_wrapping_keeps_every_character_and_the_width(text, width):
+    lines = wrapped(text, width)
+    assert all(columns(line) <= width for line in lines)
+    assert text.replace(" ", "") == "".join(lines).replace(" ", "")
+
+
+def test_wrapping_breaks_a_path_at_its_slashes_and_keeps_the_inset():
+    assert ["see /sys/", "fs/cgroup/", "cpu"] == wrapped("see /sys/fs/cgroup/cpu", 10)
+    assert ["  ab cd", "  ef"] == wrapped("  ab cd ef", 8)
+
+
+def test_empty_fields_are_left_out_and_counted():
+    text = '{"Image": "x", "Env": null, "Tty": false, "HostConfig": {"Memory": 0, "AutoRemove": true}, "Empty": {}}'
+    shorter, count = telling(text)
+    assert 4 == count
+    assert ["Image", "HostConfig", "AutoRemove"] == [
+        line.split('"')[1] for line in shorter.splitlines() if '":' in line
+    ]
+    assert ("no JSON", 0) == telling("no JSON")
+
+
+def test_a_terminal_gets_a_head_and_a_reason_that_comes_again_only_once():
+    stream = io.StringIO()
+    teller = Teller("en", stream, exchange=False, width=120)
+    for at in (0.0, 1.0):
+        teller(
+            {
+                "kind": "step",
+                "phase": "mounts",
+                "operation": "",
+                "call": "mount()",
+                "why": "so",
+                "at": at,
+                "seconds": 0.1,
+            }
+        )
+    head, first, second = stream.getvalue().splitlines()
+    assert ["at", "took", "part", "what", "is", "done", "why"] == head.split()
+    assert (["mount()", "so"], ["mount()", "as", "above"]) == (first.split()[-2:], second.split()[-3:])
+
+
+def test_sums_are_of_own_times():
+    teller = Teller("en", io.StringIO(), exchange=False)
+    step = {"kind": "step", "operation": "", "call": "", "why": "", "at": 0.0}
+    teller({**step, "phase": "network", "seconds": 3.0})
+    teller({**step, "phase": "start", "seconds": 5.0, "own_seconds": 2.0, "parts": 1})
+    assert {"network": (1, 3.0), "start": (1, 2.0)} == teller.totals

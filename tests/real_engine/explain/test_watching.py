@@ -49,6 +49,20 @@ def test_explain_tells_the_whole_life_of_a_container(onggi, tmp_path):
     assert 60 < len(steps)
 
 
+def test_explain_tells_how_an_exec_comes_to_be_in_a_container(onggi, sleeper):
+    result = onggi("explain", "--", "docker", "exec", sleeper, "echo", "hi")
+    assert ("hi\n", 0) == (result.stdout, result.returncode)
+    places = [result.stderr.index(call) for call in ("setns(pidfd", "capset(", "seccomp(", "execve(echo hi)")]
+    assert sorted(places) == places
+
+
+def test_a_steps_parts_stand_between_its_beginning_and_its_end(onggi):
+    result = onggi("explain", "--", "docker", "run", "--rm", IMAGE, "true")
+    places = [result.stderr.index(each) for each in ("┌ its places in networks", "│ ip link add", "└ its places")]
+    assert sorted(places) == places
+    assert "its own time" in result.stderr[places[-1] :].splitlines()[0]
+
+
 def test_the_status_is_the_commands(onggi):
     result = onggi("explain", "--", "docker", "run", "--rm", IMAGE, "sh", "-c", "exit 7")
     assert 7 == result.returncode
@@ -79,7 +93,7 @@ def test_network_steps_in_korean(onggi, sleeper):
     assert (0, 64) == (made.returncode, len(made.stdout.strip()))
     assert "호스트에 있는 스위치" in made.stderr
     joined = onggi("network", "connect", "--explain", "--lang", "ko", "seen", sleeper)
-    assert "케이블: 한쪽 끝으로 들어간 것이" in joined.stderr
+    assert "케이블입니다. 한쪽 끝으로 들어간 것이" in joined.stderr
 
 
 def test_run_through_the_daemon(onggi, engine_url):
