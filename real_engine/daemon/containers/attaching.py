@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from real_engine.daemon.containers import views
 from real_engine.daemon.containers.record import Record
-from real_engine.errors import InvalidParameter
+from real_engine.errors import Conflict, InvalidParameter
 from real_engine.http.messages import MULTIPLEXED_STREAM, RAW_STREAM, Hijacked, Request
 from real_engine.http.websocket import accept, relay
 from real_engine.supervisor.logs import read_log
@@ -32,8 +32,20 @@ def frame(stream: str, data: bytes) -> bytes:
     return _HEADER.pack(_NUMBERS[stream], len(data)) + data
 
 
+def check_attachable(record: Record) -> None:
+    """Raise where attaching makes no sense.
+
+    Raises:
+        Conflict: it is paused or restarting.
+    """
+    if record.state.paused:
+        raise Conflict(f"Container {record.id} is paused, unpause the container before attach")
+    if record.state.restarting:
+        raise Conflict(f"Container {record.id} is restarting, wait until the container is running")
+
+
 def attach(containers: "Containers", record: Record, request: Request, keys: bytes, *, multiplexed: bool) -> None:
-    """Answer a request to attach, and leave the connection to the supervisor."""
+    """Make the client's connection the container's standard streams, by leaving it to the supervisor."""
     query = request.query
     stdin, stdout, stderr = (query.flag(name) for name in ("stdin", "stdout", "stderr"))
     logs, stream = query.flag("logs"), query.flag("stream")
@@ -55,6 +67,7 @@ def attach(containers: "Containers", record: Record, request: Request, keys: byt
                 framed=multiplexed,
                 keys=keys,
             )
+            _let_go_if_removed(containers, record)
 
 
 def hand_over(
@@ -145,7 +158,14 @@ def attach_websocket(containers: "Containers", record: Record, request: Request,
             framed=False,
             detach_keys=keys,
         )
+        _let_go_if_removed(containers, record)
     relay(websocket, ours)
+
+
+def _let_go_if_removed(containers: "Containers", record: Record) -> None:
+    """Close the connection to a container that was removed just now: it will never be started."""
+    if record.state.dead:
+        containers.supervisor.acknowledge(record.id)
 
 
 def _send_log(

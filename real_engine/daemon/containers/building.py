@@ -45,7 +45,7 @@ class ContainerSteps:
         with ours, contextlib.closing(theirs), containers.waiting(record.id, "next-exit") as waiter:
             containers.supervisor.attach(record.id, theirs.fileno(), stdin=False, stdout=True, stderr=True, framed=True)
             theirs.close()
-            containers.start(record.id)
+            containers.lifecycle.start(record.id)
             frames = _Frames(output)
             poll = select.poll()
             poll.register(ours, select.POLLIN)
@@ -57,7 +57,7 @@ class ContainerSteps:
                     frames.take(data)
                 if cancelled():
                     with contextlib.suppress(Conflict, NotFound):  # it has just ended by itself
-                        containers.kill(record.id)
+                        containers.lifecycle.kill(record.id)
             ended = select.poll()
             ended.register(waiter, select.POLLIN)
             ended.poll()
@@ -68,7 +68,7 @@ class ContainerSteps:
     def remove(self, container_id: str) -> None:
         """Remove the container, and its anonymous volumes."""
         with contextlib.suppress(NotFound):
-            self._containers.remove(container_id, force=True, volumes=True)
+            self._containers.removal.remove(container_id, force=True, volumes=True)
 
 
 class _Frames:

@@ -94,7 +94,7 @@ def create(
             record.mounts = containers.storage.make_mounts(record)
             record.save(directory)
         except BaseException:
-            containers.discard(record)
+            containers.removal.discard(record)
             raise
         containers.table.add(record)
     containers.publish(record, "create")
@@ -127,7 +127,11 @@ def _resolve_shared(containers: "Containers", host: Json) -> None:
     for field in ("NetworkMode", "PidMode", "IpcMode"):
         kind, separator, name = host[field].partition(":")
         if kind == "container" and separator:
-            host[field] = f"container:{containers.table.get(name).id}"
+            try:
+                host[field] = f"container:{containers.table.get(name).id}"
+            except NotFound as error:
+                # Not as it is: of a creation that finds something missing, clients think it is the image, and pull.
+                raise InvalidParameter(str(error)) from error
 
 
 def _networks(host: Mapping[str, Any], endpoints: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Json]:

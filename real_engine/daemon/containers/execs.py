@@ -14,7 +14,8 @@ from real_engine.daemon.containers.record import Record, new_id
 from real_engine.daemon.containers.streams import parse_detach_keys
 from real_engine.daemon.containers.translate import DEFAULT_PATH
 from real_engine.errors import Conflict, EngineError, InvalidParameter, NotFound
-from real_engine.supervisor.client import Detached, Exited
+from real_engine.explain import recorder
+from real_engine.supervisor.client import Exited
 
 if TYPE_CHECKING:
     from real_engine.daemon.containers.service import Containers
@@ -102,6 +103,7 @@ class Execs:
 
         Raises:
             InvalidParameter: no command.
+            NotFound: the container has been removed.
         """
         argv = settings.get("Cmd") or []
         if not argv or not all(isinstance(one, str) for one in argv):
@@ -114,6 +116,9 @@ class Execs:
             ended = [one.id for one in self._executions.values() if one.exit_code is not None]
             for identifier in ended[: max(0, len(ended) - _MOST_KEPT)]:
                 del self._executions[identifier]
+        if record.state.dead:  # removed just now, and what it had has been forgotten
+            self.forget(record)
+            raise NotFound(f"No such container: {record.id}")
         return execution
 
     def check_startable(self, execution: Execution) -> None:
@@ -170,21 +175,27 @@ class Execs:
                     pending_input=pending,
                 )
             execution.running = True
+            listener = recorder.current()
             started = supervisor.exec(
                 record.id,
                 execution.id,
                 self._spec(execution),
                 stdin=execution.interactive,
                 terminal_size=size,
+                observe=listener is not None,
             )
+            if listener is not None:
+                recorder.tell_plain(listener, started.steps)
         except BaseException as error:
-            status = error.status if isinstance(error, StartError) else 126
+            # Of a program in a container that runs, all but one that is not there counts as one that can't be executed.
+            status = 127 if isinstance(error, StartError) and error.status == 127 else 126
             self._set_ended(execution, status)
             said: BaseException = error
-            if isinstance(error, StartError):
-                said = InvalidParameter(
-                    f"OCI runtime exec failed: exec failed: unable to start container process: {error.reason}: unknown"
-                )
+            if isinstance(error, NotFound):  # it has ended, and the report of it is on its way
+                said = Conflict(f"Container {record.id} is not running")
+            elif isinstance(error, StartError):
+                failed = "OCI runtime exec failed: exec failed: unable to start container process"
+                said = InvalidParameter(f"{failed}: {error.reason}: unknown" if error.from_runtime else error.reason)
             try:
                 if explain is not None:
                     explain(str(said))
@@ -261,18 +272,12 @@ class Execs:
             )
         self._containers.supervisor.acknowledge(event.target_id)
 
-    def told(self, event: object) -> None:
-        """The supervisor tells something else: a client has detached."""
-        if not isinstance(event, Detached):
-            return
+    def detached(self, identifier: str) -> None:
+        """The supervisor tells that a client has detached from one."""
         with self._lock:
-            execution = self._executions.get(event.target_id)
+            execution = self._executions.get(identifier)
         if execution is not None:
             self._containers.publish(execution.record, "exec_detach", {"execID": execution.id})
-            return
-        record = self._containers.table.find(event.target_id)
-        if record is not None:
-            self._containers.publish(record, "detach")
 
     def container_ended(self, record: Record) -> None:
         """The container has ended, and all that ran in it."""

@@ -48,9 +48,9 @@ def path_status(containers: "Containers", record: Record, path: str) -> Json:
     """What is at `path` of the container.
 
     Raises:
-        NotFound: nothing.
+        NotFound: nothing, or the container has been removed.
     """
-    with root_of(containers, record) as root:
+    with _while_it_exists(record), root_of(containers, record) as root:
         return _status(root, path, record)
 
 
@@ -58,17 +58,22 @@ def read_archive(containers: "Containers", record: Record, path: str) -> tuple[J
     """What is at `path`, and a tar archive of it, in which it has its own last name.
 
     Raises:
-        NotFound: nothing is there.
+        NotFound: nothing is there, or the container has been removed.
     """
-    status = path_status(containers, record, path)
+    status: Json = {}
 
     def pieces() -> Iterator[bytes]:
         with root_of(containers, record) as root:
+            status.update(_status(root, path, record))
+            yield b""
             followed = _followed(root, path)
             yield from write_tar(root, {followed: status["name"] if followed != "." else "/"})
 
+    archive = pieces()
+    with _while_it_exists(record):
+        next(archive)  # the root is open from now on, before the client learns that there is something
     containers.publish(record, "archive-path")
-    return status, pieces()
+    return status, archive
 
 
 def write_archive(
@@ -77,11 +82,11 @@ def write_archive(
     """Extract an archive, compressed or not, into the directory `path`.
 
     Raises:
-        NotFound: there is no such directory.
+        NotFound: there is no such directory, or the container has been removed.
         InvalidParameter: it is no directory, or the archive is damaged or leads out of it.
         Forbidden: the root file system may only be read.
     """
-    with record.lock, root_of(containers, record, writable=True) as root:
+    with _while_it_exists(record), record.uploading, root_of(containers, record, writable=True) as root:
         try:
             directory = openat2(root, path, os.O_RDONLY | os.O_DIRECTORY, _IN_ROOT)
         except NotADirectoryError as error:
@@ -104,16 +109,44 @@ def write_archive(
 
 
 def export(containers: "Containers", record: Record) -> Iterator[bytes]:
-    """The container's whole file system, without its volumes, as a tar archive."""
+    """The container's whole file system, without its volumes, as a tar archive.
+
+    Raises:
+        NotFound: the container has been removed.
+    """
+
+    def pieces() -> Iterator[bytes]:
+        with mounted(_layers(record), containers.path(record) / "upper", read_only=True) as root:
+            yield b""
+            yield from write_tar(root)
+
+    archive = pieces()
+    with _while_it_exists(record):
+        next(archive)  # as above
     containers.publish(record, "export")
-    with mounted(_layers(record), containers.path(record) / "upper", read_only=True) as root:
-        yield from write_tar(root)
+    return archive
 
 
 def changes(containers: "Containers", record: Record) -> list[Json]:
-    """What the container has changed of its image."""
-    found = image_changes.changes(containers.path(record) / "upper", _layers(record))
+    """What the container has changed of its image.
+
+    Raises:
+        NotFound: the container has been removed.
+    """
+    with _while_it_exists(record):
+        found = image_changes.changes(containers.path(record) / "upper", _layers(record))
     return [{"Path": change.path, "Kind": change.kind} for change in found]
+
+
+@contextlib.contextmanager
+def _while_it_exists(record: Record) -> Iterator[None]:
+    """Whatever fails because the container is removed at the same moment is answered so."""
+    try:
+        yield
+    except (EngineError, OSError) as error:
+        if record.state.removing or record.state.dead:
+            raise NotFound(f"No such container: {record.id}") from error
+        raise
 
 
 def _layers(record: Record) -> list[Path]:

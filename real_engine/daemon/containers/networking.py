@@ -132,8 +132,7 @@ class Networking:
         """
         network = self._networks.get(name)
         with record.lock:
-            if record.state.removing:
-                raise Conflict(f"Container {record.id} is marked for removal and cannot be connected or disconnected")
+            _check_stays(record)
             if network.name in record.networks and (
                 record.state.running or "NetworkID" in record.networks[network.name]
             ):
@@ -176,10 +175,12 @@ class Networking:
         Raises:
             NotFound: there is no such network.
             InvalidParameter: it is on the host's own.
+            Conflict: it is being removed.
             EngineError: it isn't on it.
         """
         network = self._networks.get(name)
         with record.lock:
+            _check_stays(record)
             if network.name not in record.networks:
                 if force:
                     return
@@ -295,6 +296,11 @@ class Networking:
             source = self._containers.path(other) / name
             if source.exists():
                 (self._containers.path(record) / name).write_bytes(source.read_bytes())
+
+
+def _check_stays(record: Record) -> None:
+    if record.state.removing or record.state.dead:
+        raise Conflict(f"Container {record.id} is marked for removal and cannot be connected or disconnected")
 
 
 def _bindings(record: Record) -> list[PortBinding]:

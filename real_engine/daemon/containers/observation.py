@@ -61,7 +61,8 @@ def top(containers: "Containers", record: Record, arguments: str) -> Json:
     except FileNotFoundError as error:
         raise NotImplementedHere("there is no ps on this machine: apt-get install procps") from error
     if done.returncode != 0:
-        raise InvalidParameter(f"ps: {done.stderr.decode(errors='replace').strip() or 'no such processes'}")
+        told = done.stderr.decode(errors="replace").strip() or "no such processes"
+        raise InvalidParameter(f"ps: {told.splitlines()[0]}")  # the rest tells how to use it
     return parse_ps(done.stdout[:_MOST_PS_OUTPUT].decode(errors="replace"), set(process_ids(record)))
 
 

@@ -56,6 +56,8 @@ class Record:
 
     `networks` holds for each network, by its name, what was asked for and, while it runs, what it got (EndpointSettings
     of the API). `mounts` are the mount points of the API's form. `lock` guards changes of state; it is re-entrant.
+    `volumes_go` says of one that is being removed whether its anonymous volumes are removed too.
+    `uploading` is held by who writes an archive into it: of two, one comes after the other.
     """
 
     id: str
@@ -78,7 +80,9 @@ class Record:
     sandbox_id: str = ""
     groups: dict[str, str] = field(default_factory=dict)
     exec_ids: list[str] = field(default_factory=list)
+    volumes_go: bool = False
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
+    uploading: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
     def short_id(self) -> str:
@@ -114,7 +118,7 @@ class Record:
         write_durably(directory / "container.json", json.dumps(self.to_json(), indent=1).encode(), mode=0o600)
 
     def to_json(self) -> Json:
-        """All of it but the lock."""
+        """All of it but the locks."""
         plain = {name: getattr(self, name) for name in _PLAIN}
         return plain | {
             "state": _fields(self.state),
@@ -138,7 +142,7 @@ class Record:
             raise ValueError(f"{directory}/container.json is no record of a container: {error}") from error
 
 
-_PLAIN = tuple(name for name in Record.__dataclass_fields__ if name not in ("state", "health", "lock"))
+_PLAIN = tuple(name for name in Record.__dataclass_fields__ if name not in ("state", "health", "lock", "uploading"))
 
 
 def _fields(value: State | Health) -> Json:

@@ -356,10 +356,10 @@ def _check_modes(host: Mapping[str, Any], config: Mapping[str, Any]) -> None:
             raise InvalidParameter("conflicting options: port publishing and the container type network mode")
         if config["ExposedPorts"]:
             raise InvalidParameter("conflicting options: port exposing and the container type network mode")
-    if host["Links"] and network == "host":
+    no_links = {"host": "host type networking", "container": "container type network"}.get(network.partition(":")[0])
+    if host["Links"] and no_links:
         raise InvalidParameter(
-            "conflicting options: host type networking can't be used with links. "
-            "This would result in undefined behavior"
+            f"conflicting options: {no_links} can't be used with links. This would result in undefined behavior"
         )
     pid, ipc = host["PidMode"], host["IpcMode"]
     if pid not in ("", "private", "host") and not re.fullmatch(r"container:.+", pid):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from real_engine.daemon.containers.record import Record
 from real_engine.errors import NotFound
 from real_engine.images.rootfs import mounted
+from real_engine.images.trees import remove_tree
 from real_engine.linux import mounts
 from real_engine.linux.processes import CLONE_NEWNS, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2, unshare
 from real_engine.volumes.mounts import MountPoint
@@ -31,24 +32,40 @@ _OWN_NAMESPACE = "/proc/thread-self/ns/mnt"
 def root_of(containers: "Containers", record: Record, *, writable: bool = False) -> Iterator[int]:
     """The container's root directory, its volumes in their places.
 
+    One that does not run is held by its lock while it may be written to, for no two mounts may write to the same upper
+    directory. One that runs is not held: an archive comes as slowly as its sender likes.
+
     Raises:
         OSError: no right to mount, say.
         EngineError: a volume's driver is away.
     """
-    running = _running_root(containers, record)
-    if running is not None:
-        try:
-            yield running
-        finally:
-            os.close(running)
-        return
+    with contextlib.ExitStack() as stack, contextlib.ExitStack() as setup:
+        root = _running_root(containers, record)
+        if root is None:
+            (stack if writable else setup).enter_context(record.lock)
+            root = _running_root(containers, record)  # it may have been started while we waited
+        if root is None:
+            root = stack.enter_context(_stopped_root(containers, record, writable=writable))
+        else:
+            stack.callback(os.close, root)
+        setup.close()
+        yield root
+
+
+@contextlib.contextmanager
+def _stopped_root(containers: "Containers", record: Record, *, writable: bool) -> Iterator[int]:
     directory = containers.path(record)
     layers = [Path(layer) for layer in record.layers]
+    upper, work = directory / "upper", directory / "work"
+    # Left by a volatile mount, and keeps overlayfs from a next one (Documentation/filesystems/overlayfs.rst).
+    remove_tree(work / "work" / "incompat")
     with contextlib.ExitStack() as stack:
         points = [point for point in stack.enter_context(containers.storage.borrowed(record)) if point.type != "tmpfs"]
-        # The places of mounts may have to be made, as the start of a container would.
-        read_only = not (writable or points)
-        root = stack.enter_context(mounted(layers, directory / "upper", directory / "work", read_only=read_only))
+        if points and not writable:
+            # The places of mounts may have to be made first, as the start of a container would.
+            with mounted(layers, upper, work) as root:
+                os.close(_in_a_namespace(lambda: _furnish(root, directory, points)))
+        root = stack.enter_context(mounted(layers, upper, work, read_only=not writable))
         if points:
             namespace = _in_a_namespace(lambda: _furnish(root, directory, points))
             stack.callback(os.close, namespace)

@@ -74,6 +74,8 @@ class Storage:
             yield points
         finally:
             end_mounts(points, volumes, user)
+            if record.volumes_go:  # the container was removed meanwhile, but could not remove what we used
+                self.forget(record, anonymous=True)
 
     def adopt(self, record: Record) -> None:
         """Know again what a running container of an earlier daemon uses."""

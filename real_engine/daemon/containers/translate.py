@@ -16,7 +16,7 @@ from real_engine.container.spec import (
 from real_engine.daemon.containers.merge import environment
 from real_engine.daemon.containers.record import Record
 from real_engine.daemon.containers.requests import seccomp_profile
-from real_engine.errors import Conflict, InvalidParameter
+from real_engine.errors import Conflict, EngineError, InvalidParameter
 from real_engine.volumes.mounts import MountPoint
 
 if TYPE_CHECKING:
@@ -64,11 +64,11 @@ def container_spec(
         network=_network(containers, record),
         pid=_shared(containers, host["PidMode"], "pid"),
         ipc=_shared(containers, host["IpcMode"], "ipc"),
-        uts="host" if host["UTSMode"] == "host" or record.network_mode == "host" else "private",
+        uts="host" if host["UTSMode"] == "host" else "private",
         cgroup="host" if host["CgroupnsMode"] == "host" else "private",
         read_only=host["ReadonlyRootfs"],
         mounts=_mounts(record, directory, points),
-        shm_bytes=host["ShmSize"],
+        shm_bytes=0 if host["IpcMode"] == "none" else host["ShmSize"],
         devices=tuple(_device(one) for one in host["Devices"]),
         device_cgroup_rules=tuple(host["DeviceCgroupRules"] or ()),
         privileged=privileged,
@@ -140,6 +140,11 @@ def _namespace_of(containers: "Containers", mode: str, kind: str) -> str:
     if not other.state.running or not other.state.pid:
         what = {"net": "network", "pid": "PID", "ipc": "IPC"}[kind]
         raise Conflict(f"cannot join {what} of a non running container: {other.id}")
+    if kind == "ipc" and other.host_config["IpcMode"] in ("private", "none"):
+        raise EngineError(
+            f"can't join IPC of container {other.id}: non-shareable IPC"
+            " (hint: use IpcMode:shareable for the donor container)"
+        )
     return f"/proc/{other.state.pid}/ns/{kind}"
 
 

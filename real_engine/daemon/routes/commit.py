@@ -47,6 +47,7 @@ def register(router: Router, daemon: "Daemon") -> None:
             )
         if reference is not None:
             daemon.images.tag(image, reference)
+            daemon.events.publish("image", "tag", image.id, {"name": reference.familiar})
         daemon.containers.publish(
             record, "commit", {"comment": query.get("comment"), "imageID": image.id, "imageRef": str(reference or "")}
         )
@@ -61,14 +62,14 @@ def _still(containers: "Containers", record: Record, *, wanted: bool) -> Iterato
     paused = False
     if wanted:
         with contextlib.suppress(NotImplementedHere, Conflict):  # no freezer here, or it has just ended
-            containers.pause(record.id)
+            containers.lifecycle.pause(record.id)
             paused = True
     try:
         yield
     finally:
         if paused:
             with contextlib.suppress(Conflict):  # it has ended
-                containers.unpause(record.id)
+                containers.lifecycle.unpause(record.id)
 
 
 def _reference(repository: str, tag: str) -> Reference | None:

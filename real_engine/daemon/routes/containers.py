@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from real_engine.daemon.containers import files, observation
+from real_engine.daemon.containers import attaching, files, observation
 from real_engine.daemon.containers.streams import parse_detach_keys
 from real_engine.errors import InvalidParameter, NotFound
 from real_engine.filters import parse_filters
@@ -48,32 +48,33 @@ class ContainerRoutes:
 
     def start(self, request: Request) -> Response:
         """POST /containers/{name}/start."""
-        self._containers.start(request.match["name"], _detach_keys(request))
+        parse_detach_keys(request.query.get("detachKeys"))  # nobody is attached here, but wrong ones are refused
+        self._containers.lifecycle.start(request.match["name"])
         return Response(status=204)
 
     def stop(self, request: Request) -> Response:
         """POST /containers/{name}/stop."""
-        self._containers.stop(request.match["name"], _seconds(request), request.query.get("signal"))
+        self._containers.lifecycle.stop(request.match["name"], _seconds(request), request.query.get("signal"))
         return Response(status=204)
 
     def restart(self, request: Request) -> Response:
         """POST /containers/{name}/restart."""
-        self._containers.restart(request.match["name"], _seconds(request), request.query.get("signal"))
+        self._containers.lifecycle.restart(request.match["name"], _seconds(request), request.query.get("signal"))
         return Response(status=204)
 
     def kill(self, request: Request) -> Response:
         """POST /containers/{name}/kill."""
-        self._containers.kill(request.match["name"], request.query.get("signal"))
+        self._containers.lifecycle.kill(request.match["name"], request.query.get("signal"))
         return Response(status=204)
 
     def pause(self, request: Request) -> Response:
         """POST /containers/{name}/pause."""
-        self._containers.pause(request.match["name"])
+        self._containers.lifecycle.pause(request.match["name"])
         return Response(status=204)
 
     def unpause(self, request: Request) -> Response:
         """POST /containers/{name}/unpause."""
-        self._containers.unpause(request.match["name"])
+        self._containers.lifecycle.unpause(request.match["name"])
         return Response(status=204)
 
     def rename(self, request: Request) -> Response:
@@ -96,18 +97,20 @@ class ContainerRoutes:
         query = request.query
         if query.flag("link"):
             raise NotFound(f"No such link: {request.match['name']}")
-        self._containers.remove(request.match["name"], force=query.flag("force"), volumes=query.flag("v"))
+        self._containers.removal.remove(request.match["name"], force=query.flag("force"), volumes=query.flag("v"))
         return Response(status=204)
 
     def prune(self, request: Request) -> Response:
         """POST /containers/prune."""
-        deleted, reclaimed = self._containers.prune(parse_filters(request.query.get("filters")))
+        deleted, reclaimed = self._containers.removal.prune(parse_filters(request.query.get("filters")))
         return Response.json({"ContainersDeleted": deleted or None, "SpaceReclaimed": reclaimed})
 
     def top(self, request: Request) -> Response:
         """GET /containers/{name}/top."""
         record = self._containers.get(request.match["name"])
-        return Response.json(observation.top(self._containers, record, request.query.get("ps_args", "-ef")))
+        shown = observation.top(self._containers, record, request.query.get("ps_args", "-ef"))
+        self._containers.publish(record, "top")
+        return Response.json(shown)
 
     def changes(self, request: Request) -> Response:
         """GET /containers/{name}/changes."""
@@ -158,16 +161,16 @@ class ContainerRoutes:
     def attach(self, request: Request) -> None:
         """POST /containers/{name}/attach: the connection becomes the container's standard streams."""
         record = self._containers.get(request.match["name"])
-        self._containers.check_attachable(record)
+        attaching.check_attachable(record)
         keys = parse_detach_keys(request.query.get("detachKeys"))
-        self._containers.attach(record, request, keys, multiplexed=not record.terminal)
+        attaching.attach(self._containers, record, request, keys, multiplexed=not record.terminal)
 
     def attach_websocket(self, request: Request) -> None:
         """GET /containers/{name}/attach/ws."""
         record = self._containers.get(request.match["name"])
-        self._containers.check_attachable(record)
+        attaching.check_attachable(record)
         keys = parse_detach_keys(request.query.get("detachKeys"))
-        self._containers.attach_websocket(record, request, keys)
+        attaching.attach_websocket(self._containers, record, request, keys)
 
     def archive_head(self, request: Request) -> Response:
         """HEAD /containers/{name}/archive."""
@@ -269,10 +272,6 @@ def _seconds(request: Request) -> int | None:
         return int(text)
     except ValueError as error:
         raise InvalidParameter(f'strconv.Atoi: parsing "{text}": invalid syntax') from error
-
-
-def _detach_keys(request: Request) -> bytes:
-    return parse_detach_keys(request.query.get("detachKeys"))
 
 
 def _path(request: Request) -> str:

@@ -394,7 +394,7 @@ def test_a_numeric_user_is_in_its_own_group(api) -> None:
 
 
 def test_namespaces_of_the_host_and_of_another_container(api) -> None:
-    own = api.run("sleep", "100", Hostname="first")
+    own = api.run("sleep", "100", Hostname="first", host={"IpcMode": "shareable"})
     pid = api.inspect(own)["State"]["Pid"]
 
     def of(process: int | str, kind: str) -> str:
@@ -407,6 +407,11 @@ def test_namespaces_of_the_host_and_of_another_container(api) -> None:
         other = api.run("sleep", "100", host={field: f"container:{own}"})
         assert of(pid, kind) == of(api.inspect(other)["State"]["Pid"], kind)
         assert of("self", kind) != of(pid, kind)
+    alone = api.run("sleep", "100")
+    kept = api.create("true", host={"IpcMode": f"container:{alone}"})
+    assert f"can't join IPC of container {alone}: non-shareable IPC" in api.post(f"/containers/{kept}/start").message
+    missing = api.post("/containers/create", {"Image": IMAGE, "HostConfig": {"PidMode": "container:nosuch"}})
+    assert (400, "No such container: nosuch") == (missing.status, missing.message)
     api.post(f"/containers/{own}/stop", t=0)
     late = api.create("true", host={"NetworkMode": f"container:{own}"})
     refused = api.post(f"/containers/{late}/start")
