@@ -3,9 +3,17 @@
 Their kinds say whose fault it was. The daemon turns a kind into a status of its REST API; nothing below it knows HTTP.
 """
 
+from typing import Self
+
 
 class EngineError(Exception):
     """The engine could not do what was asked; the message is meant for the person who asked."""
+
+    def reworded(self, text: str) -> Self:
+        """The same error with another message, whatever its kind is made from."""
+        other = type(self).__new__(type(self), text)
+        other.__dict__.update(self.__dict__)
+        return other
 
 
 class InvalidParameter(EngineError):

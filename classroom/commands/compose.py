@@ -158,6 +158,8 @@ def _show(
 
 
 def _colour(arguments: argparse.Namespace) -> bool:
+    if getattr(arguments, "no_color", False):
+        return False
     return bool(arguments.ansi == "always" or (arguments.ansi == "auto" and sys.stdout.isatty()))
 
 
@@ -167,8 +169,17 @@ def _wait(project: Project, fleet: Fleet, reporter: Reporter, arguments: argpars
     from real_engine.compose.convergence import wait_for
 
     deadline = None if arguments.wait_timeout is None else time.monotonic() + arguments.wait_timeout
+    # Whoever others wait for until it has done its work is not to run: its end is what is waited for here too.
+    completing = {
+        other
+        for service in project.document.services.values()
+        for other, dependency in service.depends_on.items()
+        if dependency.condition == "service_completed_successfully"
+    }
     for host, container in fleet.containers(project.name, list(project.select(arguments.services))):
-        wait_for(host, container, "running_or_healthy", reporter, deadline)
+        completes = container.service in completing
+        condition = "service_completed_successfully" if completes else "running_or_healthy"
+        wait_for(host, container, condition, reporter, deadline)
     return 0
 
 
@@ -309,9 +320,18 @@ def _logs(project: Project, fleet: Fleet, reporter: Reporter, arguments: argpars
         follow=arguments.follow,
         tail="all" if arguments.tail == "all" else int(arguments.tail),
         timestamps=arguments.timestamps,
-        since=arguments.since,
+        since=_moment(arguments.since),
+        until=_moment(arguments.until),
     )
     return 0
+
+
+def _moment(text: str) -> float | None:
+    """Seconds since 1970 of a moment as a person gives it: `10m` ago, a date, or such seconds."""
+    from real_engine.times import parse_moment
+
+    nanoseconds = parse_moment(text)
+    return None if nanoseconds is None else nanoseconds / 1e9
 
 
 def _top(project: Project, fleet: Fleet, reporter: Reporter, arguments: argparse.Namespace) -> int:

@@ -157,6 +157,7 @@ def print_logs(
     tail: int | str = "all",
     timestamps: bool = False,
     since: float | None = None,
+    until: float | None = None,
 ) -> None:
     """Write the logs of the services' containers (all, without names); with `follow` until they have ended.
 
@@ -166,10 +167,11 @@ def print_logs(
     pairs = fleet.containers(project, services)
     printer.expect([title_of(host, container) for host, container in pairs])
     failures: list[BaseException] = []
+    options: dict[str, Any] = {"follow": follow, "tail": tail, "timestamps": timestamps, "since": since, "until": until}
 
     def run(host: Host, container: Container) -> None:
         try:
-            for line in read_logs(host, container.id, follow=follow, tail=tail, timestamps=timestamps, since=since):
+            for line in read_logs(host, container.id, **options):
                 printer.write(title_of(host, container), line)
         except NotFound:
             return  # removed in the meantime

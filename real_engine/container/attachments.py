@@ -2,6 +2,7 @@
 
 # ruff: noqa: D102 -- execute and describe are told once, in Operation
 
+import errno
 import os
 import stat
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ class AttachMount(Operation):
             place = open_directory(site, mount.target, AS_THE_CONTAINER_SEES)
         else:
             place = open_file(site, mount.target)
+            if stat.S_ISDIR(os.fstat(place).st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), mount.source)
         refuse_proc(site, place, mount.target)
         mounts.move_mount(tree, place)
         os.close(place)

@@ -94,7 +94,11 @@ class EnterDirectory(Operation):
         except FileNotFoundError:
             if not self.make:
                 raise
-            os.makedirs(self.path, 0o755, exist_ok=True)  # as Docker does
+            place = "/"
+            for name in self.path.split("/"):  # as Docker does
+                place = os.path.join(place, name)
+                if not os.path.exists(place):
+                    os.mkdir(place, 0o755)  # not makedirs(), which would give all but the last the mode 0777 here
             os.chdir(self.path)
         if not os.getcwd().startswith("/"):  # the kernel says "(unreachable)/..." then
             raise OSError(errno.EXDEV, "the working directory is outside of the container's root", self.path)

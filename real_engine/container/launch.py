@@ -17,6 +17,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import NoReturn, Self
 
+from real_engine.container.attachments import AttachMount
 from real_engine.container.confinement import ChangeUser, CheckInterpreter, EnterDirectory, LimitResources, LookUpUser
 from real_engine.container.namespaces import Clone
 from real_engine.container.program import Execute
@@ -309,6 +310,12 @@ class Launch:
         elif isinstance(operation, EnterDirectory):
             status = CANNOT_EXECUTE
             reason = f'chdir to cwd ("{operation.path}") set in config.json failed: {os.strerror(number).lower()}'
+        elif isinstance(operation, AttachMount) and number == errno.ENOTDIR:
+            reason = (
+                f'error mounting "{operation.mount.source}" to rootfs at "{operation.mount.target}": not a directory: '
+                "Are you trying to mount a directory onto a file (or vice-versa)? "
+                "Check if the specified host path exists and is the expected type"
+            )
         elif isinstance(operation, ChangeUser) and number == errno.EINVAL:
             reason = f"{message.lower()}: that user or group does not exist in this user namespace (see /etc/subuid)"
         elif isinstance(operation, LimitResources):

@@ -393,7 +393,7 @@ def _shared_memory(spec: ContainerSpec, host: Host, replaced: set[str]) -> list[
     if shared:
         binds = [Mount("bind", path, path, nosuid=True, nodev=True, noexec=True) for path in sorted(shared)]
         return [AttachMount(bind.target, bind) for bind in binds]
-    if _SHM in replaced:
+    if _SHM in replaced or not spec.shm_bytes:
         return []
     options: dict[str, str | None] = {"mode": "1777", "size": str(spec.shm_bytes)}
     return [MountFilesystem("shared memory", "tmpfs", _SHM, options, _ONLY_DATA)]

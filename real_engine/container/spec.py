@@ -107,7 +107,7 @@ class ContainerSpec:
     volatile: bool = False
     mounts: tuple[Mount, ...] = ()
     tmpfs: tuple[str, ...] = ()
-    shm_bytes: int = 64 * 1024 * 1024
+    shm_bytes: int = 64 * 1024 * 1024  # of /dev/shm, which there is none of if 0
     devices: tuple[Device, ...] = ()
     device_cgroup_rules: tuple[str, ...] = ()
     privileged: bool = False
@@ -244,13 +244,24 @@ def _check_program(argv: tuple[str, ...], environment: Mapping[str, str], workdi
 
 @cache
 def _capability_mask(added: tuple[str, ...], dropped: tuple[str, ...]) -> int:
-    everything = (1 << len(capabilities.NAMES)) - 1
-    bits = capabilities.mask(DEFAULT_CAPABILITIES)
-    for wanted, names in ((False, dropped), (True, added)):
-        for name in names:
-            try:
-                change = everything if name.upper() == "ALL" else capabilities.mask([name])
-            except ValueError as error:
-                raise EngineError(f"unknown capability `{name}`: see capabilities(7), or use ALL") from error
-            bits = bits | change if wanted else bits & ~change
+    """All that is added is held, whatever is dropped; but of ALL added, each that is dropped by its name is not."""
+    wanted, unwanted = _named_mask(added), _named_mask(dropped)
+    if _everything(added):
+        return ((1 << len(capabilities.NAMES)) - 1) & ~unwanted
+    kept = 0 if _everything(dropped) else capabilities.mask(DEFAULT_CAPABILITIES) & ~unwanted
+    return kept | wanted
+
+
+def _everything(names: tuple[str, ...]) -> bool:
+    return any(name.upper() == "ALL" for name in names)
+
+
+def _named_mask(names: tuple[str, ...]) -> int:
+    """The bits of those that are named one by one."""
+    bits = 0
+    for name in names:
+        try:
+            bits |= 0 if name.upper() == "ALL" else capabilities.mask([name])
+        except ValueError as error:
+            raise EngineError(f"unknown capability `{name}`: see capabilities(7), or use ALL") from error
     return bits

@@ -29,7 +29,7 @@ def look_up(user: str, passwd: bytes, group: bytes, more_groups: tuple[str, ...]
         LookupError: a name that is in neither file.
     """
     name, separator, group_name = user.partition(":")
-    uid, gid, home = _number(name), 0, "/"
+    uid, gid, home = (0 if separator and not name else _number(name)), 0, "/"  # `:group` is root, of that group
     for fields in _records(passwd, 6):
         entry_uid, entry_gid = _number(fields[2]), _number(fields[3])
         if entry_uid is None or entry_gid is None:

@@ -154,6 +154,8 @@ class Catalogue:
             network = self.get(term)
             if network.predefined:
                 raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
+            if network.config_only and any(each.config_from == network.name for each in self.all()):
+                raise Forbidden(f'error while removing network: configuration network "{network.name}" is in use')
             with self._lock:
                 del self._networks[network.id]  # from now on nobody can join it
             if self._members.endpoints(network.id):

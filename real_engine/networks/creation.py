@@ -4,7 +4,7 @@ import ipaddress
 import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -65,11 +65,16 @@ def new_network(spec: NetworkSpec, around: Surroundings, identifier: str = "") -
     Raises:
         EngineError: of a kind and with the message that Docker has for what is wrong.
     """
-    driver = spec.driver or "bridge"
     if not spec.name:
         raise EngineError("invalid name: ")
     if not identifier:
         refuse_predefined(spec.name)
+    _check_scope(spec)
+    if spec.config_only:
+        return _form(spec)
+    if spec.config_from:
+        spec = _filled_in(spec, around.networks)
+    driver = spec.driver or "bridge"
     if driver in ("host", "null") and not identifier:
         raise Forbidden(f'only one instance of "{driver}" network is allowed')
     if driver == "overlay":
@@ -98,6 +103,61 @@ def new_network(spec: NetworkSpec, around: Surroundings, identifier: str = "") -
         options=dict(spec.options),
         labels=dict(spec.labels),
         bridge=(spec.options.get(BRIDGE_NAME) or f"br-{identifier[:12]}") if driver == "bridge" else "",
+        config_from=spec.config_from,
+    )
+
+
+def _check_scope(spec: NetworkSpec) -> None:
+    if spec.scope == "swarm":
+        raise Forbidden("cannot create a swarm scoped network when swarm is not active")
+    if spec.scope not in ("", "local"):
+        raise EngineError(_NO_SWARM)
+
+
+def _form(spec: NetworkSpec) -> Network:
+    """A network that is there only for others to be filled in from it."""
+    if spec.config_from:
+        raise Forbidden("a configuration network cannot depend on another configuration network")
+    if spec.internal or spec.attachable or spec.scope:
+        raise Forbidden(
+            "configuration network can only contain network specific fields. "
+            "Network operator fields like [ ingress | internal | attachable | scope ] are not supported."
+        )
+    for given in spec.pools:
+        _given_pool(given, ())
+    return Network(
+        id=secrets.token_hex(32),
+        created=datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        name=spec.name,
+        driver="null",
+        internal=False,
+        attachable=False,
+        enable_ipv6=spec.enable_ipv6,
+        ipam_options=spec.ipam_options,
+        pools=(),
+        given_pools=tuple(spec.pools),
+        options=dict(spec.options),
+        labels=dict(spec.labels),
+        config_only=True,
+    )
+
+
+def _filled_in(spec: NetworkSpec, networks: Sequence[Network]) -> NetworkSpec:
+    """What is asked for, with what its form says."""
+    if spec.enable_ipv6 or spec.labels or spec.options or spec.pools or spec.ipam_options:
+        raise Forbidden(
+            "user specified configurations are not supported if the network depends on a configuration network"
+        )
+    form = next((each for each in networks if each.config_only and each.name == spec.config_from), None)
+    if form is None:
+        raise NotFound(f'configuration network "{spec.config_from}" does not exist')
+    return replace(
+        spec,
+        enable_ipv6=form.enable_ipv6,
+        ipam_options=form.ipam_options,
+        pools=form.given_pools,
+        options=form.options,
+        labels=form.labels,
     )
 
 

@@ -109,7 +109,8 @@ def hosts_file(
         name, _, address = extra.partition(":")
         lines.append(f"{host_gateway if address == 'host-gateway' and host_gateway else address}\t{name}")
     lines += [f"{address}\t{' '.join(names)}" for address, names in links]
-    names = f"{hostname}.{domain} {hostname}" if domain else hostname
+    full = f"{hostname}.{domain}" if domain else hostname  # a host name may have its domain in it already
+    names = f"{full} {full.partition('.')[0]}" if "." in full else full
     for endpoint in endpoints:
         lines += [f"{address}\t{names}" for address in (endpoint.ipv4, endpoint.ipv6) if address and names]
     return ("\n".join(lines) + "\n").encode()

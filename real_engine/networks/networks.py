@@ -99,7 +99,8 @@ class Networks:
         """
         removed = []
         for network in self.list():
-            if network.predefined or network.id in in_use or not wanted(network) or self.endpoints(network.id):
+            kept = network.predefined or network.config_only or network.id in in_use
+            if kept or not wanted(network) or self.endpoints(network.id):
                 continue
             try:
                 removed.append(self.remove(network.id).name)
@@ -155,6 +156,8 @@ class Networks:
         """
         request = request or EndpointRequest()
         network = self.get(network if isinstance(network, str) else network.id)
+        if network.config_only:
+            raise Forbidden("cannot create endpoint on configuration-only network")
         self._catalogue.prepare()
         sandbox = self._sandbox(container_id)
         with sandbox.lock:

@@ -113,7 +113,7 @@ class Publisher:
         except BaseException as error:
             self.release(endpoint, opened)
             if isinstance(error, EngineError):
-                raise type(error)(
+                raise error.reworded(
                     "driver failed programming external connectivity on endpoint"
                     f" {endpoint.container_name} ({endpoint.id}): {error}"
                 ) from error

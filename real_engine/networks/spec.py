@@ -55,7 +55,10 @@ class AddressPool:
 
 @dataclass(frozen=True, slots=True)
 class NetworkSpec:
-    """What is asked of a network. `pools` are in the words of the API (strings) until it has been made."""
+    """What is asked of a network. `pools` are in the words of the API (strings) until it has been made.
+
+    One that is `config_only` is no network but a form that others are filled in from: `config_from` names theirs.
+    """
 
     name: str
     driver: str = "bridge"
@@ -68,6 +71,9 @@ class NetworkSpec:
     options: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     check_duplicate: bool = False
+    scope: str = ""
+    config_only: bool = False
+    config_from: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,8 @@ class Network:
     bridge_is_ours: bool = True
     bridge_address_is_ours: bool = True
     warning: str = ""
+    config_only: bool = False
+    config_from: str = ""
 
     @property
     def user_subnet(self) -> bool:

@@ -338,7 +338,7 @@ class Volumes:
             raise NotFound(f"get {name}: {error}") from error
         except EngineError as error:
             shown = self._local.root / name / "_data" if known == DRIVER else name
-            raise type(error)(f"error while mounting volume '{shown}': {error}") from error
+            raise error.reworded(f"error while mounting volume '{shown}': {error}") from error
 
     def _driver(self, name: str) -> VolumeDriver:
         if name == DRIVER:
@@ -431,7 +431,7 @@ def _told(operation: str, name: str) -> Iterator[None]:
         text = str(error)
         if text.startswith((f"get {name}: ", f"{operation} {name}: ")):
             raise
-        raise type(error)(f"{operation} {name}: {text}") from error
+        raise error.reworded(f"{operation} {name}: {text}") from error
 
 
 def check_text_map(value: object, name: str) -> dict[str, str] | None:

@@ -52,4 +52,12 @@ def _step(line: str) -> Step:
     return Step(tuple(shlex.split(line)), **options)
 
 
+BESIDE = {
+    "env.list": "A=1\nB=two words\n# no variable\nD\n",
+    "label.list": "l1=x\nl2=y z\n",
+    "seccomp.json": """{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}]}""",
+}
+"""Files in the directory in which the commands are run."""
+
 SESSIONS = read_sessions(Path(__file__).with_suffix(".txt"))

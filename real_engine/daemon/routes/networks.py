@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from real_engine.errors import EngineError, InvalidParameter, NotFound
+from real_engine.errors import Forbidden, InvalidParameter, NotFound
 from real_engine.explain.recorder import observer, span
 from real_engine.filters import Filters, parse_filters
 from real_engine.http.messages import Request, Response
@@ -81,6 +81,7 @@ class NetworkRoutes:
 
     def _shown(self, network: Network, *, with_containers: bool, verbose: bool = False) -> Json:
         pools = [dict(pool) for pool in network.given_pools] or [pool.to_json() for pool in network.pools]
+        pools.sort(key=lambda pool: ":" in str(pool.get("Subnet", "")))  # IPv4 first, however they were asked for
         shown: Json = {
             "Name": network.name,
             "Id": network.id,
@@ -96,8 +97,8 @@ class NetworkRoutes:
             "Internal": network.internal,
             "Attachable": network.attachable,
             "Ingress": False,
-            "ConfigFrom": {"Network": ""},
-            "ConfigOnly": False,
+            "ConfigFrom": {"Network": network.config_from},
+            "ConfigOnly": network.config_only,
             "Containers": {},
             "Options": dict(network.options),
             "Labels": dict(network.labels),
@@ -172,13 +173,9 @@ def network_spec(body: Mapping[str, Any]) -> NetworkSpec:
         InvalidParameter: a field is of another type than the API says.
     """
     kind = "NetworkCreateRequest"
-    if body.get("ConfigOnly") or (body.get("ConfigFrom") or {}).get("Network"):
-        raise InvalidParameter("configuration-only networks are for swarms, and this engine has none")
-    if body.get("Ingress"):
-        raise EngineError(
-            'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to'
-            " swarm and try again."
-        )
+    if _flag(body, "Ingress", kind):
+        raise Forbidden("Ingress network can only be global scope network")
+    form = _object(body.get("ConfigFrom") or {}, f"{kind}.ConfigFrom")
     ipam = _object(body.get("IPAM") or {}, f"{kind}.IPAM")
     pools = ipam.get("Config") or []
     if not isinstance(pools, list):
@@ -196,6 +193,9 @@ def network_spec(body: Mapping[str, Any]) -> NetworkSpec:
         options=_texts(body, "Options", kind),
         labels=_texts(body, "Labels", kind),
         check_duplicate=_flag(body, "CheckDuplicate", kind),
+        scope=_text(body, "Scope", kind),
+        config_only=_flag(body, "ConfigOnly", kind),
+        config_from=_text(form, "Network", f"{kind}.ConfigFrom"),
     )
 
 

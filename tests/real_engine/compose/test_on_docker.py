@@ -53,6 +53,30 @@ def test_a_life(compose):
     assert "" == compose("ps", "-a", "-q").stdout
 
 
+ONE_SHOT = """
+services:
+  init: {image: bb, command: [sh, -c, "exit $STATUS"]}
+  web: {image: bb, command: [sleep, "100"], depends_on: {init: {condition: service_completed_successfully}}}
+"""
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_waiting_is_done_when_what_is_to_complete_has(compose, status):
+    done = compose("up", "--wait", text=ONE_SHOT.replace("$STATUS", str(status)))
+    assert ((0, "") if status == 0 else (2, "init")) == (
+        done.returncode,
+        "init" if "didn't complete" in done.stderr else "",
+    )
+    assert (["web"] if status == 0 else []) == compose("ps", "--services").stdout.split()
+
+
+def test_logs_of_a_time(compose):
+    compose("up", "-d", "--wait", text=ONE_SHOT.replace("exit $STATUS", "echo hello"))
+    assert ["init-1  | hello"] == compose("logs", "--no-color", "--since", "10m", "init").stdout.splitlines()
+    assert "" == compose("logs", "--until", "10m").stdout
+    assert "failed to parse value as time" in compose("logs", "--since", "yesterday").stderr
+
+
 def test_run_and_pipes(compose):
     compose("create", text=TEXT)
     done = compose(

@@ -79,6 +79,14 @@ def test_links_of_the_image_lead_nowhere_but_into_the_container(run, image, sour
     assert [] == list(outside.iterdir())
 
 
+@pytest.mark.parametrize(("name", "target"), [("", "/etc/passwd"), ("file", "/etc")])
+def test_a_directory_and_a_file_cannot_stand_for_one_another(run, source, leftovers, name, target):
+    place = str(source / name)
+    with pytest.raises(StartError) as raised:
+        run("true", mounts=(Mount("bind", target, place),))
+    assert raised.value.reason.startswith(f'error mounting "{place}" to rootfs at "{target}": not a directory: Are you')
+
+
 def test_proc_is_not_to_be_covered(run, image, source, tmp_path, leftovers):
     with pytest.raises(StartError, match='"/proc/sys" cannot be mounted because it is inside /proc'):
         run("true", mounts=(Mount("bind", "/proc/sys", str(source)),))

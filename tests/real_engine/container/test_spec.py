@@ -23,6 +23,18 @@ def test_capabilities_are_dropped_first_and_added_then():
     )
 
 
+@pytest.mark.parametrize("dropped", ["SYS_ADMIN", "cap_sys_admin"])
+def test_all_capabilities_but_one(dropped):
+    spec = ContainerSpec(LAYERS, ("true",), add_capabilities=("ALL",), drop_capabilities=(dropped,))
+    held = capabilities.names(spec.capability_mask)
+    assert (len(capabilities.NAMES) - 1, False) == (len(held), "CAP_SYS_ADMIN" in held)
+
+
+def test_what_is_added_by_its_name_is_held_though_it_is_dropped_too():
+    spec = ContainerSpec(LAYERS, ("true",), add_capabilities=("NET_RAW",), drop_capabilities=("NET_RAW",))
+    assert 0xA80425FB == spec.capability_mask
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -20,6 +20,7 @@ GROUP = b"root:x:0:\nweb:x:34:\nstaff:x:50:bob,alice\nwheel:x:10:alice\nbad:x:no
         ("alice", Credentials(1000, 1000, (1000, 50, 10), "/home/alice")),
         ("1000", Credentials(1000, 1000, (1000, 50, 10), "/home/alice")),
         ("alice:web", Credentials(1000, 34, (34,), "/home/alice")),
+        (":web", Credentials(0, 34, (34,), "/root")),
         ("web:7", Credentials(33, 7, (7,), "")),
         ("4242", Credentials(4242, 0, (0,), "/")),
         ("4242:4243", Credentials(4242, 4243, (4243,), "/")),

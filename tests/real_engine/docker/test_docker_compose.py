@@ -85,6 +85,22 @@ def test_a_project_goes_as_with_docker(onggi: CommandLine, dockerd: CommandLine,
     assert not differences, "\n".join(["", *differences])
 
 
+def test_in_the_foreground_until_ctrl_c_as_with_docker(
+    onggi: CommandLine, dockerd: CommandLine, tmp_path: Path
+) -> None:
+    found = {}
+    for name, docker in (("docker", dockerd), ("onggi", onggi)):
+        directory = tmp_path / name
+        directory.mkdir()
+        compose = _project(docker, directory)
+        shown = compose.at_terminal("up", "-t", "0", typed=[("web has started", "\x03")], seconds=120)
+        running = docker("ps", "-q", "--filter", "label=com.docker.compose.project=comp").stdout
+        compose("down", "-v", seconds=60)
+        found[name] = (shown.status, "Gracefully stopping" in shown.stdout, running)
+    assert (True, "") == found["docker"][1:]
+    assert found["docker"] == found["onggi"]
+
+
 def test_nothing_of_a_project_is_left(onggi: CommandLine, tmp_path: Path) -> None:
     compose = _project(onggi, tmp_path)
     assert 0 == compose("up", "-d", seconds=180).status

@@ -53,11 +53,60 @@ def test_what_is_asked_for_is_kept() -> None:
     assert "10.1.2.0" == str(new_network(without, NOWHERE).gateway(4))  # the first of the range, as of dockerd
 
 
+def test_a_network_is_filled_in_from_a_form() -> None:
+    asked = {"Subnet": "10.1.0.0/16"}
+    mtu = {"com.docker.network.driver.mtu": "1400"}
+    form = new_network(NetworkSpec("form", config_only=True, pools=pools(asked), options=mtu), NOWHERE)
+    assert ("null", (), "") == (form.driver, form.pools, form.bridge)
+    around = Surroundings((form,), lambda: ())
+    network = new_network(NetworkSpec("n1", config_from="form", internal=True), around)
+    assert ("bridge", "10.1.0.0/16", 1400, True, "form") == (
+        network.driver,
+        str(network.pools[0].subnet),
+        network.mtu,
+        network.internal,
+        network.config_from,
+    )
+    for one in (form, network):
+        assert one == Network.from_json(one.to_json())
+    with pytest.raises(Forbidden, match="user specified configurations are not supported"):
+        new_network(NetworkSpec("n2", config_from="form", labels={"a": "b"}), around)
+    with pytest.raises(NotFound, match='configuration network "nosuch" does not exist'):
+        new_network(NetworkSpec("n2", config_from="nosuch"), around)
+
+
 # As dockerd 20.10.24 words them.
 @pytest.mark.parametrize(
     ("asked", "kind", "message"),
     [
         ({"name": ""}, EngineError, "invalid name: "),
+        ({"scope": "swarm"}, Forbidden, "cannot create a swarm scoped network when swarm is not active"),
+        (
+            {"scope": "nosuch"},
+            EngineError,
+            (
+                'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this '
+                "swarm and try again."
+            ),
+        ),
+        (
+            {"config_only": True, "config_from": "x"},
+            Forbidden,
+            "a configuration network cannot depend on another configuration network",
+        ),
+        (
+            {"config_only": True, "internal": True},
+            Forbidden,
+            (
+                "configuration network can only contain network specific fields. "
+                "Network operator fields like [ ingress | internal | attachable | scope ] are not supported."
+            ),
+        ),
+        (
+            {"config_only": True, "pools": pools({"Subnet": "x"})},
+            EngineError,
+            "Invalid subnet x : invalid CIDR address: x",
+        ),
         ({"name": "host"}, Forbidden, "operation is not permitted on predefined host network "),
         ({"driver": "nosuch"}, NotFound, 'plugin "nosuch" not found'),
         ({"ipam_driver": "nosuch"}, NotFound, 'plugin "nosuch" not found'),

@@ -1,5 +1,7 @@
 """Who is found under which name, and the files that tell a container."""
 
+import pytest
+
 from real_engine.networks import DnsOptions, Endpoint, dns_config, hosts_file
 from real_engine.networks.name_files import read_resolv_conf
 from real_engine.networks.names import NameDirectory
@@ -114,3 +116,12 @@ def test_hosts() -> None:
         "10.1.0.1\tbox",
         "fd00::1\tbox",
     ] == lines[6:]
+
+
+@pytest.mark.parametrize(
+    ("hostname", "domain", "names"),
+    [("box", "", "box"), ("box", "c.d", "box.c.d box"), ("a.b", "", "a.b a"), ("a.b", "c.d", "a.b.c.d a")],
+)
+def test_a_host_name_with_its_domain_is_found_without_it_too(hostname: str, domain: str, names: str) -> None:
+    text = hosts_file(hostname, [endpoint("one", "10.0.0.1")], domain=domain).decode()
+    assert f"10.0.0.1\t{names}" == text.splitlines()[-1]

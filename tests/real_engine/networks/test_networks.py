@@ -289,6 +289,17 @@ def test_pruning(networks: Networks, containers: Any) -> None:
     assert {"b", "c", "bridge", "host", "none"} == {network.name for network in networks.list()}
 
 
+def test_a_form_is_no_network_and_stays_while_it_is_used(networks: Networks, containers: Any) -> None:
+    networks.create(NetworkSpec("form", config_only=True, options={"com.docker.network.driver.mtu": "1400"}))
+    networks.create(NetworkSpec("n1", config_from="form"))
+    with pytest.raises(Forbidden, match="cannot create endpoint on configuration-only network"):
+        containers.start("one", "form")
+    with pytest.raises(Forbidden, match='configuration network "form" is in use'):
+        networks.remove("form")
+    assert ["n1"] == list(networks.prune())
+    assert "form" == networks.remove("form").name
+
+
 def test_many_at_once_never_share_an_address(networks: Networks, containers: Any) -> None:
     networks.create(NetworkSpec("n1", pools=SUBNET))
     with ThreadPoolExecutor(8) as pool:
