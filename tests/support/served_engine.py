@@ -52,7 +52,7 @@ class ServedEngine:
             "containers": _names(self.root / "containers"),
             "tmp": _names(self.root / "tmp"),
             "builds": _names(self.root / "builds"),
-            "partial layers": [name for name in _names(self.root / "layers") if "tmp" in name or "partial" in name],
+            "partial layers": [name for name in _names(self.root / "layers") if name.startswith(".")],
             "partial blobs": _partial_blobs(self.root),
             "mounts": [line for line in mounts if str(self.root) in line],
             "veths": [name for name in names if name.startswith(("veth", "on")) and not name.startswith("onggi0")],
@@ -76,7 +76,7 @@ def _names(directory: Path) -> list[str]:
 
 def _partial_blobs(root: Path) -> list[str]:
     blobs = root / "images" / "blobs" / "sha256"
-    return [name for name in _names(blobs) if len(name) != 64] + _names(root / "images" / "ingest")
+    return [name for name in _names(blobs) if len(name) != 64] + _names(root / "images" / "partial")
 
 
 @contextlib.contextmanager

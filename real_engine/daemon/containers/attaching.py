@@ -17,9 +17,11 @@ from real_engine.daemon.containers.record import Record
 from real_engine.errors import Conflict, InvalidParameter
 from real_engine.http.messages import MULTIPLEXED_STREAM, RAW_STREAM, Hijacked, Request
 from real_engine.http.websocket import accept, relay
-from real_engine.supervisor.logs import read_log
+from real_engine.supervisor.logs import LogEntry, read_log
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from real_engine.daemon.containers.service import Containers
 
 _BUFFER = 65536
@@ -54,7 +56,8 @@ def attach(containers: "Containers", record: Record, request: Request, keys: byt
     kind = MULTIPLEXED_STREAM if multiplexed and (request.version is None or request.version >= (1, 42)) else RAW_STREAM
     with request.hijack(content_type=kind) as hijacked:
         if logs:
-            _send_log(containers, record, hijacked.socket, stdout=stdout, stderr=stderr, framed=multiplexed)
+            for entry in _log_of(containers, record, stdout=stdout, stderr=stderr):
+                hijacked.socket.sendall(frame(entry.stream, entry.data) if multiplexed else entry.data)
         if stream:
             containers.publish(record, "attach")
             hand_over(
@@ -146,6 +149,12 @@ def attach_websocket(containers: "Containers", record: Record, request: Request,
     query = request.query
     stdin, stdout, stderr = (query.flag(name) for name in ("stdin", "stdout", "stderr"))
     websocket = accept(request)
+    if query.flag("logs"):
+        for entry in _log_of(containers, record, stdout=stdout, stderr=stderr):
+            websocket.send(entry.data)
+    if not query.flag("stream"):
+        websocket.close()
+        return
     ours, theirs = socket.socketpair()
     with theirs:
         containers.publish(record, "attach")
@@ -168,11 +177,6 @@ def _let_go_if_removed(containers: "Containers", record: Record) -> None:
         containers.supervisor.acknowledge(record.id)
 
 
-def _send_log(
-    containers: "Containers", record: Record, connection: socket.socket, *, stdout: bool, stderr: bool, framed: bool
-) -> None:
+def _log_of(containers: "Containers", record: Record, *, stdout: bool, stderr: bool) -> "Iterable[LogEntry]":
     path = views.log_path(record, containers.path(record))
-    if not os.path.exists(path):
-        return
-    for entry in read_log(path, stdout=stdout, stderr=stderr):
-        connection.sendall(frame(entry.stream, entry.data) if framed else entry.data)
+    return read_log(path, stdout=stdout, stderr=stderr) if os.path.exists(path) else ()

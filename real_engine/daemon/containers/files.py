@@ -67,7 +67,7 @@ def read_archive(containers: "Containers", record: Record, path: str) -> tuple[J
             status.update(_status(root, path, record))
             yield b""
             followed = _followed(root, path)
-            yield from write_tar(root, {followed: status["name"] if followed != "." else "/"})
+            yield from write_tar(root, {followed: status["name"] if followed != "." else "/"}, whole_seconds=True)
 
     archive = pieces()
     with _while_it_exists(record):
@@ -118,7 +118,7 @@ def export(containers: "Containers", record: Record) -> Iterator[bytes]:
     def pieces() -> Iterator[bytes]:
         with mounted(_layers(record), containers.path(record) / "upper", read_only=True) as root:
             yield b""
-            yield from write_tar(root)
+            yield from write_tar(root, whole_seconds=True)
 
     archive = pieces()
     with _while_it_exists(record):

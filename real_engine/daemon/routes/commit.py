@@ -32,8 +32,9 @@ def register(router: Router, daemon: "Daemon") -> None:
         wanted = query.flag("pause", default=True) and record.state.running and not record.state.paused
         # Its lock keeps it from being removed meanwhile, and its layer with it.
         with record.lock, _still(daemon.containers, record, wanted=wanted):
-            if record.state.removing or record.state.dead:
-                raise NotFound(f"No such container: {name}")
+            for gone, how in ((record.state.dead, "Dead"), (record.state.removing, "being removed")):
+                if gone:
+                    raise Conflict(f"You cannot commit container {record.id} which is {how}")
             image = daemon.images.commit(
                 _parent(daemon, record.image_id),
                 upper=daemon.containers.path(record) / "upper",

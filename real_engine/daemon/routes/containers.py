@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 _LARGEST_BODY = 4 << 20
+_LONGEST_NUMBER = 18  # digits: what a 64-bit number holds in any case
 
 
 class ContainerRoutes:
@@ -239,10 +240,13 @@ def window_size(request: Request) -> tuple[int, int]:
     Raises:
         InvalidParameter: no numbers.
     """
-    try:
-        rows, columns = int(request.query.get("h")), int(request.query.get("w"))
-    except ValueError as error:
-        raise InvalidParameter(str(error)) from error
+    texts = [request.query.get(name) for name in ("h", "w")]
+    for text in texts:
+        if not (text.isascii() and text.removeprefix("-").isdigit()):
+            raise InvalidParameter(f'strconv.Atoi: parsing "{text}": invalid syntax')
+        if len(text) > _LONGEST_NUMBER:
+            raise InvalidParameter(f'strconv.Atoi: parsing "{text}": value out of range')
+    rows, columns = map(int, texts)
     return check_window(rows, columns)
 
 

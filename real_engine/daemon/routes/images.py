@@ -124,11 +124,11 @@ class ImageRoutes:
 
     def inspect(self, request: Request) -> Response:
         """GET /images/{name}/json."""
-        return Response.json(views.details(self._images.resolve(request.match["name"])))
+        return Response.json(views.details(self._images.base(request.match["name"])))
 
     def history(self, request: Request) -> Response:
         """GET /images/{name}/history."""
-        return Response.json(views.history(self._images, self._images.resolve(request.match["name"])))
+        return Response.json(views.history(self._images, self._images.base(request.match["name"])))
 
     def usage(self) -> Json:
         """What GET /system/df tells of images."""
@@ -145,7 +145,7 @@ class ImageRoutes:
         reference = _reference(request.query.get("repo"), request.query.get("tag"))
         if reference is None:
             raise InvalidParameter("invalid reference format")
-        image = self._images.resolve(request.match["name"])
+        image = self._images.base(request.match["name"])
         self._publish("tag", self._images.tag(image, reference), reference.familiar)
         return Response(201)
 

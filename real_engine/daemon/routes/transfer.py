@@ -334,7 +334,7 @@ def _for_the_client(error: BaseException) -> Exception:
     if isinstance(error, EngineError):
         return error
     if isinstance(error, OSError):
-        return EngineError(error.strerror or str(error))
+        return EngineError((error.strerror or str(error)).lower())
     return EngineError(f"{type(error).__name__}: {error}")
 
 

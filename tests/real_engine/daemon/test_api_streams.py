@@ -241,6 +241,9 @@ def test_resize_waits_for_the_start(api) -> None:
     asking.join(10)
     assert 200 == answers[0].status
     assert 409 == api.post(f"/exec/{execution}/resize", h=21, w=43).status
+    for text, reason in (("high", "invalid syntax"), ("", "invalid syntax"), ("9" * 30, "value out of range")):
+        refused = api.post(f"/exec/{execution}/resize", h=text, w=43)
+        assert (400, f'strconv.Atoi: parsing "{text}": {reason}') == (refused.status, refused.message)
     api.remove(identifier)
 
 

@@ -152,6 +152,12 @@ def test_a_tag_is_given_and_told(api, events):
     assert ["app:1", "reg.io:5000/x/y:z"] == api.get(f"/images/{identifier[7:19]}/json").json()["RepoTags"]
 
 
+def test_the_built_in_image_can_be_named_before_it_was_used(api):
+    assert [] == api.get("/images/json").json()
+    assert 201 == api.post("/images/onggi/busybox/tag", repo="mine", tag="1").status
+    assert ["mine:1", "onggi/busybox:latest"] == sorted(api.get("/images/mine:1/json").json()["RepoTags"])
+
+
 def test_removing_is_told(api, events, check):
     identifier = imported(api)
     events()

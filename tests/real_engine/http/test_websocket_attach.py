@@ -144,6 +144,19 @@ def test_only_the_streams_that_are_asked_for(api: EngineApi) -> None:
     api.remove(identifier)
 
 
+def test_what_was_written_before_and_the_end_where_no_more_is_asked_for(api: EngineApi) -> None:
+    identifier = api.create("sh", "-c", "echo before; echo aside >&2; read line; echo $line", **INPUT)
+    assert 204 == api.post(f"/containers/{identifier}/start").status
+    api.until(lambda: b"before" in api.logs(identifier, stdout=1) and b"aside" in api.logs(identifier, stderr=1))
+    assert b"before\n" == to_the_end(attach(api, identifier, "logs=1&stdout=1"))
+    assert b"" == to_the_end(attach(api, identifier, "stdin=1&stdout=1"))
+    client = attach(api, identifier, f"{ALL}&logs=1")
+    assert b"before\naside\n" == until(client, 13)
+    client.send_binary(b"after\n")
+    assert b"after\n" == to_the_end(client)
+    api.remove(identifier)
+
+
 def test_clients_that_vanish_leave_the_container_and_no_threads(engine: ServedEngine, api: EngineApi) -> None:
     identifier = api.run("sh", "-c", "while :; do echo line; sleep 0.01; done", OpenStdin=True)
     before = engine.threads()
