@@ -25,7 +25,7 @@ WHY = {
     "ReceiveContext": "the client sends the directory as a tar; it is unpacked where no name leads out of it",
     "BuildStep": "an instruction makes an image of its own upon the one before it",
     "CacheHit": "the same instruction upon the same parent was made before: its image is taken",
-    "CacheMiss": "no image upon this parent was made by the same instruction and the same files",
+    "CacheMiss": "only an image made upon this parent by the same instruction and files can stand for the step",
     "CommitLayer": "what was written above the layers, as a tar in canonical order; its digest is the layer's diff id",
     # containers
     "MakeContainer": "a record, and empty directories for what it will write; nothing runs yet",
