@@ -65,7 +65,8 @@ def _check_hosts(fleet: Fleet) -> None:
     """Of several daemons, leave out those that can't be reached, and say so."""
     if fleet.several:
         for name in fleet.check()[0]:
-            _warn(f"host {name} cannot be reached: it is left out")
+            trouble = fleet.host(name).trouble
+            _warn(f"host {name} is left out" + (f": {trouble}" if trouble else ""))
 
 
 def _pairs_of(texts: list[str], what: str) -> dict[str, str]:

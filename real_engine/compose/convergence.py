@@ -85,19 +85,23 @@ class Convergence:
         self._spread = spread_services(project, fleet)
         self._recreated: set[str] = set()
         self._named: frozenset[str] = frozenset()
+        self._scales: Mapping[str, int] = {}
         self._lock = threading.Lock()
 
-    def up(self, names: Sequence[str] = ()) -> None:
+    def up(self, names: Sequence[str] = (), scales: Mapping[str, int] | None = None) -> None:
         """Make the services of these names (all, without names), and what they depend on, be as the file wants.
+
+        `scales` are replicas by service, over those of the options.
 
         Raises:
             NotFound: a service or image that there isn't.
             EngineError: what a daemon says.
         """
         options = self._options
+        self._scales = {**options.scales, **(scales or {})}
         services = self._project.select(names, with_dependencies=not options.no_deps)
         self._named = frozenset(names or services)
-        for name in options.scales:
+        for name in self._scales:
             self._project.service(name)
         self._orphans()
         pairs = [(host, name) for name in services for host in self._hosts(name)]
@@ -224,7 +228,7 @@ class Convergence:
     def _service(self, name: str) -> None:
         existing = self._fleet.containers(self._project.name, [name])
         wanted = {host: self._wanted(name, host) for host in self._hosts(name)}
-        target = self._options.scales.get(name, self._project.document.services[name].replicas)
+        target = self._scales.get(name, self._project.document.services[name].replicas)
         misplaced = [pair for pair in existing if pair[0] not in wanted]
         kept, surplus = self._choose([pair for pair in existing if pair[0] in wanted], wanted, target)
         if misplaced or surplus:
@@ -272,14 +276,19 @@ class Convergence:
     def _choose(
         self, existing: Sequence[tuple[Host, Container]], wanted: Mapping[Host, _Wanted], target: int
     ) -> tuple[list[tuple[Host, Container]], list[tuple[Host, Container]]]:
-        """Which containers stay and which are too many: old configurations go first, then from where there are most."""
+        """Which containers stay and which are too many.
+
+        Old configurations go first, then from where there are most, then those whose number another one has too: a
+        daemon that comes back brings the replicas again that the others have made up for.
+        """
         kept = list(existing)
         surplus: list[tuple[Host, Container]] = []
         while len(kept) > target:
 
-            def weight(pair: tuple[Host, Container]) -> tuple[bool, int, int]:
+            def weight(pair: tuple[Host, Container]) -> tuple[bool, int, bool, int]:
                 there = sum(1 for host, _ in kept if host is pair[0])
-                return self._is_obsolete(pair[1], wanted[pair[0]]), there, pair[1].number
+                twice = sum(1 for _, other in kept if other.number == pair[1].number) > 1
+                return self._is_obsolete(pair[1], wanted[pair[0]]), there, twice, pair[1].number
 
             worst = max(kept, key=weight)
             kept.remove(worst)

@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from real_engine.compose import labels
 from real_engine.errors import Conflict, EngineError, InvalidParameter, NotFound, Unavailable
@@ -24,6 +25,7 @@ OWN_SOCKET = Path("/run/onggi/onggi.sock")
 _SECONDS = 120.0
 _PING_SECONDS = 3.0
 _MOST_CONNECTIONS = 64
+_OLDEST_API = "1.24"  # until the daemon has told its own
 _KINDS: dict[int, type[EngineError]] = {400: InvalidParameter, 404: NotFound, 409: Conflict, 503: Unavailable}
 
 
@@ -80,6 +82,8 @@ class Host:
         self.name = name
         self.address = address
         """Where its published ports are reached from here."""
+        self.trouble = ""
+        """Why it was not there when it was last asked whether it is."""
         self._client: Any = None
 
     def __str__(self) -> str:
@@ -99,13 +103,31 @@ class Host:
             except ModuleNotFoundError as error:
                 raise EngineError("compose needs Docker's SDK: pip install 'onggi[engine]'") from error
 
+            try:
+                _ = urlsplit(self.url).port
+            except ValueError as error:
+                raise InvalidParameter(
+                    f"`{self.url}` is no address of a daemon: write unix://PATH or tcp://HOST:PORT"
+                ) from error
             options: Json = {"base_url": self.url}
-            if self.url == os.environ.get("DOCKER_HOST") and os.environ.get("DOCKER_TLS_VERIFY"):
-                options = kwargs_from_env()
+            if self.url.startswith("tcp://") and os.environ.get("DOCKER_TLS_VERIFY"):
+                # Every daemon of a fleet is spoken to with the same certificate, as `docker -H` does.
+                directory = Path(os.environ.get("DOCKER_CERT_PATH") or Path.home() / ".docker")
+                for name in ("ca.pem", "cert.pem", "key.pem"):
+                    if not os.access(directory / name, os.R_OK):
+                        raise HostLost(
+                            f"{self._named()}: cannot read {directory / name}: "
+                            "DOCKER_CERT_PATH names the directory of ca.pem, cert.pem and key.pem"
+                        )
+                options = kwargs_from_env(environment={**os.environ, "DOCKER_HOST": self.url})
             with self.errors():
-                self._client = docker.APIClient(
-                    version="auto", timeout=_SECONDS, max_pool_size=_MOST_CONNECTIONS, **options
+                client = docker.APIClient(
+                    version=_OLDEST_API, timeout=_SECONDS, max_pool_size=_MOST_CONNECTIONS, **options
                 )
+                # REQUESTS_CA_BUNDLE would replace the authority of the daemons, and a proxy doesn't lead to them.
+                client.trust_env = False
+                client._version = client._retrieve_server_version()
+            self._client = client
         return self._client
 
     @property
@@ -119,9 +141,10 @@ class Host:
         try:
             with self.errors():
                 response = self.client.get(self.client._url("/_ping", versioned_api=False), timeout=_PING_SECONDS)
-            return bool(response.status_code == 200)
-        except EngineError:
-            return False
+            self.trouble = "" if response.status_code == 200 else f"it answers {response.status_code}"
+        except EngineError as error:
+            self.trouble = str(error)
+        return not self.trouble
 
     def close(self) -> None:
         """Close the connections."""
@@ -140,17 +163,28 @@ class Host:
         except APIError as error:
             status = error.response.status_code if error.response is not None else 500
             raise _KINDS.get(status, EngineError)(str(error.explanation or error)) from error
+        except requests.exceptions.SSLError as error:
+            raise HostLost(f"{self._named()}: {_tls_trouble(error)}") from error
         except requests.exceptions.ReadTimeout as error:
             raise HostLost(f"the daemon {self} gave no answer within {_SECONDS:.0f} s") from error
         except (requests.exceptions.RequestException, OSError) as error:
             raise HostLost(self._unreachable()) from error
         except DockerException as error:
+            if "SSL" in str(error) or "TLS" in str(error):
+                raise HostLost(f"{self._named()}: {_tls_trouble(error)}") from error
             if "connection" in str(error).lower() or "FileNotFoundError" in str(error):
                 raise HostLost(self._unreachable()) from error
             raise EngineError(str(error)) from error
 
     def _unreachable(self) -> str:
-        return f"cannot connect to the daemon {self.name + ' ' if self.name else ''}at {self.url}: is it running?"
+        hint = " (with TLS: set DOCKER_TLS_VERIFY=1)" if self._without_tls() else ""
+        return f"cannot connect to {self._named()}: is it running?{hint}"
+
+    def _without_tls(self) -> bool:
+        return self.url.startswith("tcp://") and not os.environ.get("DOCKER_TLS_VERIFY")
+
+    def _named(self) -> str:
+        return f"the daemon {self.name + ' ' if self.name else ''}at {self.url}"
 
     # --- containers --------------------------------------------------------------------------------------------------
 
@@ -349,6 +383,21 @@ class Host:
         except NotFound:
             return False
         return True
+
+
+def _tls_trouble(error: BaseException) -> str:
+    """The reason in an error of TLS, out of the errors that are wrapped around it, with what to do."""
+    text = str(error)
+    for part in ("certificate verify failed: ", "alert "):
+        if part in text:
+            text = text.partition(part)[2].partition(" (_ssl")[0].rstrip(".")
+            return f"TLS fails: {text}: see DOCKER_CERT_PATH"
+    return "TLS fails: " + text.rpartition("Caused by ")[2].strip("()")
+
+
+def shown_on(host: Host, name: str) -> str:
+    """How a thing of a daemon is called in reports: with the daemon's name, where daemons have names."""
+    return f"{name} on {host.name}" if host.name else name
 
 
 def _own_name(names: Sequence[str]) -> str:

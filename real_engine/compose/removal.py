@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from real_engine.compose import labels
 from real_engine.compose.fleet import Fleet
-from real_engine.compose.host import Container, Host
+from real_engine.compose.host import Container, Host, shown_on
 from real_engine.compose.images import image_name
 from real_engine.compose.ordering import at_once, in_order
 from real_engine.compose.progress import Reporter
@@ -23,10 +23,11 @@ def stop_containers(pairs: Pairs, reporter: Reporter, seconds: int | None = None
 
     def stop(pair: tuple[Host, Container]) -> None:
         host, container = pair
+        shown = shown_on(host, container.name)
         if container.running:
-            reporter.report("Container", container.name, "Stopping")
+            reporter.report("Container", shown, "Stopping")
             host.stop(container.id, seconds)
-            reporter.report("Container", container.name, "Stopped")
+            reporter.report("Container", shown, "Stopped")
 
     _dependents_first(pairs, stop)
 
@@ -40,13 +41,14 @@ def remove_containers(pairs: Pairs, reporter: Reporter, seconds: int | None = No
 
     def remove(pair: tuple[Host, Container]) -> None:
         host, container = pair
+        shown = shown_on(host, container.name)
         if container.running:
-            reporter.report("Container", container.name, "Stopping")
+            reporter.report("Container", shown, "Stopping")
             host.stop(container.id, seconds)
-            reporter.report("Container", container.name, "Stopped")
-        reporter.report("Container", container.name, "Removing")
+            reporter.report("Container", shown, "Stopped")
+        reporter.report("Container", shown, "Removing")
         host.remove(container.id, force=True, volumes=volumes)
-        reporter.report("Container", container.name, "Removed")
+        reporter.report("Container", shown, "Removed")
 
     _dependents_first(pairs, remove)
 
@@ -76,11 +78,11 @@ def down(
         if volumes:
             for key, volume in project.document.volumes.items():
                 if not volume.external:
-                    _removed("Volume", project.resource_name("volumes", key), host.remove_volume, reporter)
+                    _removed("Volume", project.resource_name("volumes", key), host, host.remove_volume, reporter)
         if images:
             for name, service in known.items():
                 if images == "all" or not service.image:
-                    _removed("Image", image_name(project, name), host.remove_image, reporter)
+                    _removed("Image", image_name(project, name), host, host.remove_image, reporter)
         declared = {
             project.resource_name("networks", key)
             for key, network in project.document.networks.items()
@@ -88,17 +90,18 @@ def down(
         }
         for network in sorted(declared | set(host.networks(project.name))):
             if host.network(network) is not None:
-                _removed("Network", network, host.remove_network, reporter)
+                _removed("Network", network, host, host.remove_network, reporter)
 
 
-def _removed(kind: str, name: str, remove: Callable[[str], bool], reporter: Reporter) -> None:
-    reporter.report(kind, name, "Removing")
+def _removed(kind: str, name: str, host: Host, remove: Callable[[str], bool], reporter: Reporter) -> None:
+    shown = shown_on(host, name)
+    reporter.report(kind, shown, "Removing")
     try:
         gone = remove(name)
     except EngineError as error:
-        reporter.report(kind, name, f"Error: {error}")
+        reporter.report(kind, shown, f"Error: {error}")
         return
-    reporter.report(kind, name, "Removed" if gone else "Resource is still in use or not there")
+    reporter.report(kind, shown, "Removed" if gone else "Resource is still in use or not there")
 
 
 def _dependents_first(pairs: Pairs, work: Callable[[tuple[Host, Container]], None]) -> None:

@@ -60,7 +60,10 @@ class Session:
             EngineError: what a daemon says.
         """
         self._follow(running_before)
-        watch = Watch(self._project, self._fleet, convergence, self._say, balancer, self._follow)
+        watch = Watch(
+            self._project, self._fleet, convergence, self._say, balancer, self._follow, services=self._services
+        )
+        watch.balance()  # a port that is taken is the end of it, here and not later
         with _handling(self._interrupt):
             next_look = time.monotonic()
             while not self._interrupts and self._status is None:

@@ -5,6 +5,7 @@ an 8-byte header (stream, 3 zero bytes, length) and the payload (Docker Engine A
 """
 
 import contextlib
+import json
 import os
 import select
 import shutil
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from real_engine.compose.host import Host
+from real_engine.compose.tls_stream import TlsStream, hijack
 from real_engine.errors import EngineError
 
 _CHUNK = 1 << 16
@@ -58,7 +60,11 @@ def execute(
         if detach:
             host.client.exec_start(identifier, detach=True)
             return 0
-        connection = host.client.exec_start(identifier, tty=terminal, socket=True)
+        if _over_tls(host):
+            body = json.dumps({"Detach": False, "Tty": terminal}).encode()
+            connection = hijack(host.client, f"/exec/{identifier}/start", body)
+        else:
+            connection = host.client.exec_start(identifier, tty=terminal, socket=True)
     with _raw_socket(connection) as raw, contextlib.ExitStack() as stack:
         if terminal:
             stack.enter_context(_raw_mode())
@@ -76,7 +82,10 @@ def attach_and_start(host: Host, container_id: str, *, terminal: bool, interacti
     """
     with host.errors():
         parameters = {"stdin": int(interactive), "stdout": 1, "stderr": 1, "stream": 1, "logs": 0}
-        connection = host.client.attach_socket(container_id, params=parameters)
+        if _over_tls(host):
+            connection = hijack(host.client, f"/containers/{container_id}/attach", parameters=parameters)
+        else:
+            connection = host.client.attach_socket(container_id, params=parameters)
     with _raw_socket(connection) as raw, contextlib.ExitStack() as stack:
         host.start(container_id)
         if terminal:
@@ -87,7 +96,11 @@ def attach_and_start(host: Host, container_id: str, *, terminal: bool, interacti
         return int(host.client.wait(container_id, timeout=None)["StatusCode"])
 
 
-def pump(connection: socket.socket, *, framed: bool, interactive: bool) -> None:
+def _over_tls(host: Host) -> bool:
+    return str(host.client.base_url).startswith("https://")
+
+
+def pump(connection: socket.socket | TlsStream, *, framed: bool, interactive: bool) -> None:
     """Pass our input to the connection and what comes from it to our outputs, until it ends."""
     if interactive:
         threading.Thread(target=_send_input, args=(connection,), daemon=True).start()
@@ -100,7 +113,7 @@ def pump(connection: socket.socket, *, framed: bool, interactive: bool) -> None:
         target.flush()
 
 
-def frames(connection: socket.socket) -> Iterator[tuple[int, bytes]]:
+def frames(connection: socket.socket | TlsStream) -> Iterator[tuple[int, bytes]]:
     """The (stream, payload) of each frame."""
     while True:
         header = _exactly(connection, _HEADER.size)
@@ -115,12 +128,12 @@ def frames(connection: socket.socket) -> Iterator[tuple[int, bytes]]:
             yield stream, data
 
 
-def _raw(connection: socket.socket) -> Iterator[tuple[int, bytes]]:
+def _raw(connection: socket.socket | TlsStream) -> Iterator[tuple[int, bytes]]:
     while data := connection.recv(_CHUNK):
         yield 1, data
 
 
-def _exactly(connection: socket.socket, size: int) -> bytes:
+def _exactly(connection: socket.socket | TlsStream, size: int) -> bytes:
     data = b""
     while len(data) < size:
         piece = connection.recv(size - len(data))
@@ -130,7 +143,7 @@ def _exactly(connection: socket.socket, size: int) -> bytes:
     return data
 
 
-def _send_input(connection: socket.socket) -> None:
+def _send_input(connection: socket.socket | TlsStream) -> None:
     descriptor = sys.stdin.fileno()
     try:
         while True:
@@ -145,7 +158,7 @@ def _send_input(connection: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def _raw_socket(connection: Any) -> Iterator[socket.socket]:
+def _raw_socket(connection: Any) -> Iterator[socket.socket | TlsStream]:
     """The SDK hands out a file around the socket, or the socket."""
     raw = getattr(connection, "_sock", connection)
     raw.settimeout(None)

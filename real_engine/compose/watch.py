@@ -3,10 +3,11 @@
 Every two seconds each daemon is asked for a ping, with three seconds to answer. One that doesn't is lost: from then on
 nothing is asked of it, and the project converges on those that are left, which makes up for the missing replicas. One
 that comes back may have its containers still running; the project converges again, which removes what is too much.
+How many replicas a service is to have is how many it had before: `scale` may have changed that since.
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from real_engine.compose.balancer import Backend, Balancer, Frontend
 from real_engine.compose.convergence import Convergence
@@ -60,11 +61,14 @@ class Watch:
         balancer: Balancer | None = None,
         changed: Callable[[], None] = lambda: None,
         *,
+        services: Sequence[str] = (),
         converges: bool = True,
     ) -> None:
         self._project, self._fleet, self._convergence = project, fleet, convergence
         self._say, self._balancer, self._changed = say, balancer, changed
-        self._converges = converges
+        self._services, self._converges = services, converges
+        self._scales: dict[str, int] = {}
+        self._complaint = ""
         self._behind: Mapping[Frontend, list[Backend]] = {}
         self._unsettled = False
 
@@ -83,15 +87,36 @@ class Watch:
         try:
             if self._converges and (lost or back or self._unsettled):
                 self._unsettled = True
-                self._convergence.up()
+                self._convergence.up(self._services, self._scales)
                 self._unsettled = False
-                self._changed()
+            elif self._converges:
+                self._scales = self._counted()
+            self._changed()
             self.balance()
         except HostLost as error:  # in the middle of it: the next look finds out which one
             self._unsettled = True
-            self._say(str(error))
+            self._complain(str(error))
         except EngineError as error:
-            self._say(f"cannot converge: {error}")
+            self._complain(f"cannot converge: {error}")
+        else:
+            self._complaint = ""
+
+    def _counted(self) -> dict[str, int]:
+        """How many containers each service has, those of which one is there now or was at the last look.
+
+        Numbers are counted, since one that is just being made anew is there twice.
+        """
+        numbers: dict[str, set[int]] = {name: set() for name in self._scales}
+        for _, container in self._fleet.containers(self._project.name):
+            if container.service in self._project.document.services:
+                numbers.setdefault(container.service, set()).add(container.number)
+        return {name: len(found) for name, found in numbers.items()}
+
+    def _complain(self, text: str) -> None:
+        """Say what goes wrong, once as long as it is the same."""
+        if text != self._complaint:
+            self._say(text)
+        self._complaint = text
 
     def balance(self) -> None:
         """Tell the balancer who is there."""

@@ -313,3 +313,63 @@ def test_backends_are_the_replicas_that_run(project, fake_host):
     (backends,) = frontends(found, Fleet([a, b])).values()
     assert 3 == len(backends)
     assert all(isinstance(one, Backend) and one.port > 40000 for one in backends)
+
+
+def test_a_lost_hosts_replicas_are_as_many_as_scale_has_made_them(project, fake_host):
+    a, b = fake_host("a"), fake_host("b")
+    fleet = Fleet([a, b])
+    convergence = Convergence(project(SPREAD), fleet, QuietReporter())
+    convergence.up()
+    watch = Watch(project(SPREAD), fleet, convergence, lambda text: None)
+    watch.step()
+    _up(project(SPREAD), a, b, names=["web"], scales={"web": 6}, no_recreate=True)
+    watch.step()
+    a.lost = True
+    watch.step()
+    assert [f"p-web-{number}" for number in range(1, 7)] == [name for name in _names(b) if "web" in name]
+    watch.step()
+    a.lost = False
+    watch.step()
+    assert [f"p-web-{number}" for number in range(1, 7)] == sorted(
+        name for name in _names(a) + _names(b) if "web" in name
+    )
+    assert 3 == sum("web" in name for name in _names(a))
+
+
+def test_only_the_services_that_were_asked_for_are_made_up_for(project, fake_host):
+    a, b = fake_host("a"), fake_host("b")
+    fleet = Fleet([a, b])
+    convergence = Convergence(project(SPREAD), fleet, QuietReporter())
+    convergence.up(["web"])
+    watch = Watch(project(SPREAD), fleet, convergence, lambda text: None, services=["web"])
+    a.lost = True
+    watch.step()
+    assert ["p-web-1", "p-web-2", "p-web-3", "p-web-4"] == _names(b)
+
+
+def test_the_same_complaint_is_made_once(project, fake_host):
+    a, b = fake_host("a"), fake_host("b")
+    fleet = Fleet([a, b])
+    convergence = Convergence(project(SPREAD), fleet, QuietReporter())
+    convergence.up()
+    said = []
+    watch = Watch(project(SPREAD), fleet, convergence, said.append)
+    a.lost = True
+    b.refuse = {f"p-web-{number}": "no room" for number in range(1, 5)}
+    watch.step()
+    watch.step()
+    assert 1 == said.count("cannot converge: no room")
+
+
+def test_reports_of_a_removal_name_the_daemon(project, fake_host):
+    lines: list[str] = []
+
+    class Reporter(QuietReporter):
+        def report(self, kind, name, status):
+            lines.append(f"{kind} {name} {status}")
+
+    a, b = fake_host("a"), fake_host("b")
+    _up(project(SPREAD), a, b)
+    down(project(SPREAD), Fleet([a, b]), Reporter())
+    assert {"Network p_default on a Removed", "Network p_default on b Removed"} <= set(lines)
+    assert "Container p-web-2 on b Removed" in lines

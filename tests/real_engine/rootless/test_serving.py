@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -188,3 +190,29 @@ def test_what_a_rootless_engine_can_not_do_is_refused(user_machine: Machine) -> 
     ):
         assert 0 != user_machine.serve(*options).wait(30)
         assert reason in user_machine.log
+
+
+def test_compose_builds_and_runs_a_project(user_machine: Machine, tmp_path: Path) -> None:
+    docker = user_machine.start("--uplink", "none")
+    (tmp_path / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN echo built > /made && chown 7:7 /made\n")
+    text = """
+    services:
+      db: {build: ., command: sleep 60, init: true, healthcheck: {test: [CMD, test, -f, /made], interval: 1s}}
+      web: {image: p-db, depends_on: {db: {condition: service_healthy}}, command: "ping -c1 -W3 db"}
+    """
+    (tmp_path / "compose.yaml").write_text(text)
+    command = [sys.executable, "-m", "classroom.cli", "compose", "-p", "p"]
+
+    def compose(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=90
+        )
+
+    environment = {**os.environ, **docker.variables(), "PYTHONPATH": str(Path(__file__).parents[3])}
+    up = compose("up", "--exit-code-from", "web", "-t", "0")
+
+    assert 0 == up.returncode, up.stderr
+    assert "1 packets received" in up.stdout
+    assert "7 7" in compose("run", "--rm", "--no-deps", "-T", "db", "stat", "-c", "%u %g", "/made").stdout
+    assert 0 == compose("down", "-v", "-t", "0").returncode
+    assert "" == docker("ps", "-aq").stdout
