@@ -105,8 +105,16 @@ class Response:
 
 
 def json_line(value: Any, ending: bytes = b"\n") -> bytes:
-    r"""`value` as one line of compact JSON; progress lines of build, pull and push end in "\r\n"."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass") + ending
+    r"""`value` as one line of compact JSON; progress lines of build, pull and push end in "\r\n".
+
+    What is no text (bytes of a file's name that are no UTF-8, half of a surrogate pair) becomes U+FFFD, as in Go: it
+    may be a container's or a stranger's, and whoever reads JSON strictly would take none of the answer for its sake.
+    """
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    try:
+        return text.encode() + ending
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode() + ending
 
 
 @dataclass(slots=True, eq=False)

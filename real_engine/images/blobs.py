@@ -143,14 +143,6 @@ class BlobStore:
             raise DigestMismatch(f"blob {digest} has been changed on the disk: its digest is {digest_of(data)}")
         return data
 
-    def read_json(self, digest: str, limit: int = LARGEST_JSON) -> dict[str, Any]:
-        """A small blob that is a JSON object.
-
-        Raises:
-            EngineError: as `read`, or it is no such object.
-        """
-        return parse_object(self.read(digest, limit), digest)
-
     def put(self, data: bytes, media_type: str = "application/octet-stream", *, durable: bool = True) -> Descriptor:
         """Store `data`."""
         digest = digest_of(data)
@@ -179,13 +171,6 @@ class BlobStore:
             os.close(descriptor)
         descriptor, name = tempfile.mkstemp(prefix=".", dir=self._partial)
         return BlobWriter(self, descriptor, self._partial / os.path.basename(name), durable, resumable=False)
-
-    def partial_size(self, digest: str) -> int:
-        """How many bytes of a blob are here that an earlier writer left."""
-        try:
-            return (self._partial / self.path(digest).name).stat().st_size
-        except FileNotFoundError:
-            return 0
 
     def remove(self, digest: str) -> int:
         """Remove the blob, if it is here; returns the bytes that this gives back."""

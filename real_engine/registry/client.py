@@ -409,7 +409,11 @@ class RegistryClient:
         return [f"https://{host}", f"http://{host}"] if self._is_insecure(host) else [f"https://{host}"]
 
     def _is_insecure(self, netloc: str) -> bool:
-        """Whether a host may be spoken to without a certificate that is right (moby registry.isSecureIndex)."""
+        """Whether a host may be spoken to without a certificate that is right (moby registry.isSecureIndex).
+
+        Other than there, all addresses of a name must be such: who can add one of this machine to the answer of a name
+        server could else have a registry's password sent to another of his own choice.
+        """
         if netloc in self._insecure:
             return True
         host = urlsplit(f"//{netloc}").hostname or ""
@@ -428,8 +432,9 @@ class RegistryClient:
                 addresses = [str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
             except OSError:
                 return False
-        return any(
-            ipaddress.ip_address(address.partition("%")[0]) in network for address in addresses for network in networks
+        return all(
+            any(ipaddress.ip_address(address.partition("%")[0]) in network for network in networks)
+            for address in addresses
         )
 
 

@@ -1,4 +1,4 @@
-"""What is in a volume: filled from the image, measured, and a part of it found, always beneath its own directory.
+"""What is in a volume: filled from the image, and a part of it found, always beneath its own directory.
 
 An image and a container may put a link anywhere. So every file is reached from a directory that is open, by its last
 name and without following links; only the way to the mount point itself is resolved, with the image's root as root.
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from real_engine.errors import EngineError, InvalidParameter
 from real_engine.images.trees import open_regular
+from real_engine.images.trees import size_bytes as size_bytes  # the daemon measures containers by it too
 from real_engine.linux.processes import RESOLVE_BENEATH, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -79,28 +80,6 @@ def open_subpath(volume: Path, subpath: str) -> int:
         raise InvalidParameter(f"failed to mount: subpath {subpath} leads out of the volume") from error
     finally:
         os.close(directory)
-
-
-def size_bytes(directory: Path) -> int:
-    """The sizes of the files beneath a directory, each hard-linked file once (moby daemon/internal directory.Size)."""
-    seen: set[tuple[int, int]] = set()
-    total = 0
-    for status in _statuses(directory):
-        if status.st_nlink > 1:
-            if (status.st_dev, status.st_ino) in seen:
-                continue
-            seen.add((status.st_dev, status.st_ino))
-        total += status.st_size
-    return total
-
-
-def _statuses(directory: Path) -> Iterator[os.stat_result]:
-    for _, _, names, descriptor in os.fwalk(directory, follow_symlinks=False):
-        for name in names:
-            try:
-                yield os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-            except FileNotFoundError:  # removed while we look
-                continue
 
 
 def _copy_directory(

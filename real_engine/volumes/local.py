@@ -11,7 +11,6 @@ import errno
 import json
 import os
 import re
-import shutil
 import socket
 import threading
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 
 from real_engine.errors import Conflict, EngineError, InvalidParameter, NotFound
 from real_engine.files import write_durably
+from real_engine.images.trees import remove_tree
 from real_engine.linux import mounts
 from real_engine.times import now, rfc3339
 from real_engine.volumes.drivers import DriverVolume
@@ -118,7 +118,7 @@ class LocalDriver:
                 write_durably(partial / RECORD, json.dumps(record).encode(), mode=0o600)
                 os.rename(partial, self.root / name)
             except BaseException:
-                shutil.rmtree(partial)
+                remove_tree(partial)
                 raise
             _sync(self.root)
 
@@ -139,7 +139,7 @@ class LocalDriver:
                 raise Conflict(f"something is mounted in it, at {beneath[0]}")
             away = self.root / f".removing-{os.urandom(6).hex()}"
             os.rename(directory, away)
-        shutil.rmtree(away)
+        remove_tree(away)
         with self._lock:
             self._locks.pop(name, None)
 
@@ -205,7 +205,7 @@ class LocalDriver:
         """Remove what a crash has left: half-made and half-removed volumes, and mounts that nobody uses."""
         for entry in os.scandir(self.root):
             if entry.name.startswith((".creating-", ".removing-")):
-                shutil.rmtree(entry.path)
+                remove_tree(entry.path)
         for volume in self.list():
             with self._volume_lock(volume.name):
                 if not self._users.get(volume.name):

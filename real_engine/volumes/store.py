@@ -19,8 +19,8 @@ from typing import Any
 from real_engine.errors import Conflict, EngineError, InvalidParameter, NotFound
 from real_engine.files import write_durably
 from real_engine.filters import Filters
+from real_engine.images.trees import size_bytes
 from real_engine.plugins.store import Plugins
-from real_engine.volumes.contents import size_bytes
 from real_engine.volumes.drivers import DriverVolume, VolumeDriver
 from real_engine.volumes.local import DRIVER, LocalDriver, record_of
 from real_engine.volumes.subpaths import Subpaths

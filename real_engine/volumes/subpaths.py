@@ -33,21 +33,21 @@ class Subpaths:
         """
         part = open_subpath(volume, subpath)
         try:
-            self._directory.mkdir(exist_ok=True, mode=0o700)
-            place = self._directory / f"{container_id[:12]}-{os.urandom(6).hex()}"
-            if stat.S_ISDIR(os.fstat(part).st_mode):
-                place.mkdir(mode=0o700)
-            else:
-                place.touch(mode=0o600)
-            try:
-                self._mount(part, place)
-            except OSError as error:
-                _remove(place)
-                raise EngineError(f"cannot mount {subpath} of {volume}: {error.strerror}") from error
+            with self._lock:  # `sweep` must not find it mounted and not yet known
+                self._directory.mkdir(exist_ok=True, mode=0o700)
+                place = self._directory / f"{container_id[:12]}-{os.urandom(6).hex()}"
+                if stat.S_ISDIR(os.fstat(part).st_mode):
+                    place.mkdir(mode=0o700)
+                else:
+                    place.touch(mode=0o600)
+                try:
+                    self._mount(part, place)
+                except OSError as error:
+                    _remove(place)
+                    raise EngineError(f"cannot mount {subpath} of {volume}: {error.strerror}") from error
+                self._mounted.setdefault(container_id, []).append(place)
         finally:
             os.close(part)
-        with self._lock:
-            self._mounted.setdefault(container_id, []).append(place)
         return place
 
     def release(self, container_id: str) -> None:
@@ -61,8 +61,7 @@ class Subpaths:
         """Remove what a crash has left."""
         with self._lock:
             known = {place for places in self._mounted.values() for place in places}
-        if self._directory.is_dir():
-            for place in self._directory.iterdir():
+            for place in self._directory.iterdir() if self._directory.is_dir() else ():
                 if place not in known:
                     _remove(place)
 

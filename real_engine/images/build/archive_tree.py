@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from real_engine.images.archive import file_time
 from real_engine.images.build.copier import Dress, copy_range, directory_to_fill, file_to_fill, make_room
+from real_engine.images.build.trees import check_depth
 from real_engine.images.tar_reader import DIRECTORY, REGULAR, SYMLINK, Entry
 
 _MOST_LINKS = 40
@@ -48,24 +49,27 @@ class ArchiveCopier:
         self._archive = archive
         self._dress = dress
 
-    def content(self, node: Node, place: int) -> None:
-        """Copy what is in a directory into the open `place`.
+    def content(self, node: Node, place: int, level: int = 0) -> None:
+        """Copy what is in a directory, which is so many below the first, into the open `place`.
 
         Raises:
             OSError: no room.
+            InvalidParameter: directories are nested too deeply.
         """
         for name, child in node.children.items():
-            self.entry(child, place, name)
+            check_depth(level, name)
+            self.entry(child, place, name, level)
 
-    def entry(self, node: Node, place: int, name: str) -> None:
+    def entry(self, node: Node, place: int, name: str, level: int = 0) -> None:
         """Copy a file to `name` in the open `place`; what was there goes, unless both are directories.
 
         Raises:
             OSError: no room.
+            InvalidParameter: directories are nested too deeply.
         """
         if stat.S_ISDIR(node.mode):
             with directory_to_fill(name, place) as copied:
-                self.content(node, copied)
+                self.content(node, copied, level + 1)
                 self._dress.put_on(copied, node.status, node.attributes)
         elif stat.S_ISLNK(node.mode):
             make_room(place, name)
@@ -149,6 +153,7 @@ class ArchiveTree:
 
         Raises:
             OSError: it isn't there.
+            InvalidParameter: directories are nested too deeply.
         """
         found, node = self._find(path)
         yield from _walk(node, found, depth)
@@ -205,9 +210,10 @@ def _implied() -> Node:
     return Node(stat.S_IFDIR | 0o755, mtime_ns=time.time_ns())
 
 
-def _walk(node: Node, prefix: str, depth: int | None) -> Iterator[tuple[str, os.stat_result]]:
+def _walk(node: Node, prefix: str, depth: int | None, level: int = 0) -> Iterator[tuple[str, os.stat_result]]:
     if depth == 0:
         return
+    check_depth(level, prefix)
     if not stat.S_ISDIR(node.mode):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), prefix)
     for name in sorted(node.children, key=os.fsencode):
@@ -215,4 +221,4 @@ def _walk(node: Node, prefix: str, depth: int | None) -> Iterator[tuple[str, os.
         path = f"{prefix}/{name}" if prefix else name
         yield path, child.status
         if stat.S_ISDIR(child.mode):
-            yield from _walk(child, path, None if depth is None else depth - 1)
+            yield from _walk(child, path, None if depth is None else depth - 1, level + 1)

@@ -25,10 +25,28 @@ from real_engine.images.trees import remove_tree
 LARGEST_DOCKERFILE = 16 << 20  # bytes
 LARGEST_IGNORE_FILE = 1 << 20
 _CHUNK = 1 << 20
+_LARGEST_PIECE = 2 * LARGEST_DOCKERFILE  # bytes that Python's reader of archives may take into memory at once
 _NO_FILES = (b"g", b"V")  # records for all that follow, a volume's label
 
 Extract = Callable[[BinaryIO, int], None]
 """Puts the content of a tar beneath an open directory, safely."""
+
+
+class _ArchiveFile(io.BufferedReader):
+    """An archive for Python's reader, which takes an extended header into memory whole, however long it says it is."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As a file's, but for a size that only an archive can ask for that was made to fill the memory.
+
+        Raises:
+            tarfile.ReadError: that is asked for.
+        """
+        if size is None or not 0 <= size <= _LARGEST_PIECE:
+            raise tarfile.ReadError(f"an extended header of {size} bytes is too long")
+        return super().read(size)
 
 
 class BuildContext(FileSource):
@@ -46,13 +64,15 @@ class BuildContext(FileSource):
         self._archive = archive
         self._extract = extract
         self._sums: dict[str, str] = {}
+        self._file: _ArchiveFile | None = None
         self._tar: tarfile.TarFile | None = None
         self._members: dict[str, tarfile.TarInfo] = {}
         self._tree: ArchiveTree | None = None
         self._removed: list[str] = []
         if archive is not None:
             try:
-                self._tar = tarfile.open(archive, "r:", errors="surrogateescape")  # noqa: SIM115 - see close
+                self._file = _ArchiveFile(archive)
+                self._tar = tarfile.open(fileobj=self._file, mode="r:", errors="surrogateescape")  # noqa: SIM115 - see close
                 self._read_headers(archive)
             except tarfile.TarError as error:
                 self.close()
@@ -64,8 +84,8 @@ class BuildContext(FileSource):
     def close(self) -> None:
         """Close the directory and the archive."""
         os.close(self.root)
-        if self._tar is not None:
-            self._tar.close()
+        if self._file is not None:
+            self._file.close()
 
     def materialize(self) -> None:
         """See that the files are on the disk.
@@ -208,9 +228,8 @@ class BuildContext(FileSource):
         return cast("BinaryIO", content)
 
     def _archive_descriptor(self) -> int:
-        assert self._tar is not None
-        assert self._tar.fileobj is not None
-        return cast("BinaryIO", self._tar.fileobj).fileno()
+        assert self._file is not None
+        return self._file.fileno()
 
     def _remove(self, path: str) -> None:
         if self._tree is not None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from real_engine.images.build.trees import check_depth
 from real_engine.images.packing import kept_attribute
 from real_engine.images.trees import remove_tree
 
@@ -60,7 +61,13 @@ class Copier:
     names: dict[tuple[int, int], str] = field(default_factory=dict)
 
     def content(self, directory: int, place: int, prefix: str = "") -> None:
-        """Copy all that is in the open `directory` into the open `place`, which is `prefix` beneath the top."""
+        """Copy all that is in the open `directory` into the open `place`, which is `prefix` beneath the top.
+
+        Raises:
+            OSError: no room.
+            InvalidParameter: directories are nested too deeply.
+        """
+        check_depth(prefix.count("/"), prefix)
         for name in os.listdir(directory):
             self.entry(directory, name, place, name, prefix)
 

@@ -73,7 +73,7 @@ def parse_dockerfile(content: bytes, name: str = "Dockerfile") -> Dockerfile:
         raise InvalidParameter(f"failed to parse {name}: {error}") from error
 
 
-def parse_line(text: str, escape: str = "\\", number: int = 1) -> Line:
+def parse_line(text: str, number: int = 1) -> Line:
     """One instruction without continuation lines and here-documents, such as `docker commit --change` brings."""
     name, *rest = _SPACES.split(text.strip(), maxsplit=1)
     flags, arguments = _split_flags(rest[0] if rest else "")
@@ -213,7 +213,7 @@ class _Parser:
             self.warnings.append(f"[WARNING]: Empty continuation line found in:\n    {text}")
         if not text.strip():
             return None
-        line = parse_line(text, self.escape, number)
+        line = parse_line(text, number)
         heredocs = tuple(self._documents(line))
         if not heredocs:
             return line

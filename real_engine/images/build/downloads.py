@@ -85,6 +85,8 @@ def fetch(
         raise EngineError(f"failed to GET {address} with status {error.code} {reason}: ".rstrip()) from error
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         raise EngineError(f'Get "{address}": {_reason(error, address)}') from error
+    except ValueError as error:  # it has no form of an address, or its host none of a name
+        raise EngineError(f'parse "{address}": {error}') from error
     if hasher is not None and expected is not None and hasher.hexdigest() != expected[2]:
         raise InvalidParameter(f"digest mismatch {expected[1]}:{hasher.hexdigest()}: {checksum}")
     return Download(path, name, headers.get_content_type())
@@ -159,7 +161,7 @@ def _set_time(descriptor: int, text: str) -> None:
     """The time of last change that the server tells; without one 1970, so that a digest stays the same."""
     try:
         seconds = parsedate_to_datetime(text).timestamp()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         seconds = 0.0
     os.utime(descriptor, (seconds, seconds))
 

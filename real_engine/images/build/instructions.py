@@ -442,7 +442,7 @@ def _onbuild(line: Line, escape: str) -> Instruction:
     _flags(line)
     if not line.rest:
         raise InvalidParameter("ONBUILD requires at least one argument")
-    inner = parse_line(line.rest, escape, line.number)
+    inner = parse_line(line.rest, line.number)
     if inner.name == "ONBUILD":
         raise InvalidParameter("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")
     if inner.name in ("MAINTAINER", "FROM"):

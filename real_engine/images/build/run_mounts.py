@@ -9,8 +9,6 @@ import hashlib
 import os
 import posixpath
 import re
-import shutil
-import stat
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from real_engine.errors import InvalidParameter, NotImplementedHere
+from real_engine.images.trees import remove_tree, size_bytes
 
 _TYPES = ("bind", "cache", "tmpfs", "secret", "ssh")
 _SHARING = ("shared", "private", "locked")
@@ -145,6 +144,7 @@ class CacheDirectories:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._lock = threading.Lock()
+        self._removing = threading.Lock()
         self._exclusive: dict[str, threading.Lock] = {}
         self._users: dict[str, int] = {}
 
@@ -191,7 +191,7 @@ class CacheDirectories:
                     "Description": "a cache mount of RUN",
                     "InUse": in_use,
                     "Shared": False,
-                    "Size": size_of(directory),
+                    "Size": size_bytes(directory),
                     "UsageCount": 1,
                     "CreatedNanoseconds": status.st_ctime_ns,
                     "UsedNanoseconds": status.st_mtime_ns,
@@ -202,49 +202,32 @@ class CacheDirectories:
     def remove_unused(self, before_nanoseconds: int | None = None) -> tuple[list[str], int]:
         """Remove the caches that no step uses, or those last used before a moment; returns their names, and bytes."""
         removed, reclaimed = [], 0
-        for name in self._names():
-            directory = self.directory / name
-            with self._lock:
-                if self._users.get(name):
-                    continue
-                try:
+        with self._removing:
+            for left in self._names(hidden=True):  # of an engine that was killed
+                remove_tree(self.directory / left)
+            for name in self._names():
+                directory, gone = self.directory / name, self.directory / f".{name}.removed"
+                with self._lock:
+                    if self._users.get(name):
+                        continue
                     if before_nanoseconds is not None and directory.stat().st_mtime_ns >= before_nanoseconds:
                         continue
-                    gone = self.directory / f".{name}.removed"
                     directory.rename(gone)
-                except FileNotFoundError:
-                    continue
-            reclaimed += size_of(gone)
-            shutil.rmtree(gone)
-            removed.append(name)
+                reclaimed += size_bytes(gone)
+                remove_tree(gone)
+                removed.append(name)
         return removed, reclaimed
 
-    def _names(self) -> list[str]:
+    def _names(self, *, hidden: bool = False) -> list[str]:
         if not self.directory.is_dir():
             return []
-        return sorted(entry.name for entry in os.scandir(self.directory) if not entry.name.startswith("."))
+        return sorted(entry.name for entry in os.scandir(self.directory) if entry.name.startswith(".") == hidden)
 
     def _give_back(self, name: str) -> None:
         with self._lock:
             self._users[name] -= 1
             if not self._users[name]:
                 del self._users[name]
-
-
-def size_of(directory: Path) -> int:
-    """Bytes of the files beneath a directory, those with several names once."""
-    total = 0
-    seen = set()
-    for parent, _, names in os.walk(directory):
-        for name in names:
-            try:
-                status = os.lstat(os.path.join(parent, name))
-            except FileNotFoundError:
-                continue
-            if stat.S_ISREG(status.st_mode) and (status.st_dev, status.st_ino) not in seen:
-                seen.add((status.st_dev, status.st_ino))
-                total += status.st_size
-    return total
 
 
 def _boolean(key: str, value: str) -> bool:

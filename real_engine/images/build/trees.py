@@ -9,7 +9,11 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from real_engine.errors import InvalidParameter
 from real_engine.images.trees import open_in_root
+
+DEEPEST = 300
+"""Directories in each other that are looked at or copied: each takes descriptors, and room on the stack."""
 
 _MOST_LINKS = 40
 
@@ -56,6 +60,9 @@ class Tree:
         """All beneath the directory `path` to that depth, names in the order of their bytes, parents first.
 
         No link is followed.
+
+        Raises:
+            InvalidParameter: they are nested more than `DEEPEST` deep.
         """
         with self.opened(path, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
             yield from _walk(descriptor, self._path_of(descriptor), depth)
@@ -107,9 +114,20 @@ class Tree:
         return "/".join(parts)
 
 
-def _walk(directory: int, prefix: str, depth: int | None) -> Iterator[tuple[str, os.stat_result]]:
+def check_depth(depth: int, path: str) -> None:
+    """See that directories are not nested too deeply to be looked at.
+
+    Raises:
+        InvalidParameter: `depth` is more than `DEEPEST`.
+    """
+    if depth > DEEPEST:
+        raise InvalidParameter(f"directories are nested more than {DEEPEST} deep, at {path[:100]}…")
+
+
+def _walk(directory: int, prefix: str, depth: int | None, level: int = 0) -> Iterator[tuple[str, os.stat_result]]:
     if depth == 0:
         return
+    check_depth(level, prefix)
     for name in sorted(os.listdir(directory), key=os.fsencode):
         path = f"{prefix}/{name}" if prefix else name
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
@@ -117,6 +135,6 @@ def _walk(directory: int, prefix: str, depth: int | None) -> Iterator[tuple[str,
         if stat.S_ISDIR(status.st_mode):
             descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
             try:
-                yield from _walk(descriptor, path, None if depth is None else depth - 1)
+                yield from _walk(descriptor, path, None if depth is None else depth - 1, level + 1)
             finally:
                 os.close(descriptor)

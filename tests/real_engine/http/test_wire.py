@@ -1,7 +1,11 @@
+import json
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from real_engine.http.messages import json_line
 from real_engine.http.wire import Disconnected, Malformed, Reader, parse_head, request_body
 
 
@@ -154,3 +158,15 @@ def test_the_other_version_of_the_protocol():
 def test_another_protocol_is_not_waited_for(data):
     with pytest.raises(Malformed):
         Reader(Pieces(data, [])).head()
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ({"a": "\u00e9\U0001f600"}, '{"a":"\u00e9\U0001f600"}\n'),
+        (os.fsdecode(b"\xffname"), '"\ufffdname"\n'),  # a file's name that is no UTF-8
+        (json.loads(r'"\ud800x"'), '"\ufffdx"\n'),  # what somebody sent as half of a pair
+    ],
+)
+def test_json_is_text_whatever_is_in_it(value, line):
+    assert line == json_line(value).decode()

@@ -194,7 +194,7 @@ def test_the_layout_can_be_read_by_others(store, make_image):
     index = json.loads((store.root / "index.json").read_bytes())
     (described,) = index["manifests"]
     assert "docker.io/library/app:1" == described["annotations"]["org.opencontainers.image.ref.name"]
-    manifest = store.blobs.read_json(described["digest"])
+    manifest = json.loads(store.blobs.read(described["digest"]))
     assert image.id == manifest["config"]["digest"]
     for blob in (manifest["config"], *manifest["layers"]):
         assert blob["size"] == store.blobs.size(blob["digest"])

@@ -414,6 +414,13 @@ def test_no_name_server_can_have_docker_hub_spoken_to_without_tls(monkeypatch: p
     assert ["https://registry-1.docker.io", "http://registry-1.docker.io"] == listed
 
 
+def test_no_name_server_makes_a_host_of_this_machine_by_an_address_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    here, elsewhere = (2, 1, 6, "", ("127.0.0.1", 0)), (2, 1, 6, "", ("192.0.2.1", 0))
+    for answer, count in (([here, elsewhere], 1), ([here], 2), ([elsewhere], 1)):
+        monkeypatch.setattr("socket.getaddrinfo", lambda *_, answer=answer, **__: answer)
+        assert count == len(RegistryClient("registry.example")._bases())  # without TLS too, or with it alone
+
+
 @pytest.mark.parametrize(
     ("host", "insecure"),
     [

@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,20 @@ def test_hash_of_others_is_understood(tmp_path: Path) -> None:
     passwords = Passwords(users)
     assert ["y", "b", None] == [passwords.check(_basic(name, "U*U*")) for name in ("y", "b", "c")]
     assert passwords.check(_basic("y", "U*U")) is None
+
+
+def test_the_time_of_an_answer_does_not_tell_which_names_there_are(tmp_path: Path) -> None:
+    users = tmp_path / "users"
+    users.write_text(f"anna:{hash_password('right', cost=4)}\n")  # `htpasswd -B` takes 5, and we 10: 64 times as long
+    passwords = Passwords(users)
+
+    def seconds(name: str) -> float:
+        begin = time.process_time()
+        assert passwords.check(_basic(name, "wrong")) is None
+        return time.process_time() - begin
+
+    assert min(seconds("nobody") for _ in range(5)) < 8 * min(seconds("anna") for _ in range(5))
+    assert passwords.check(_basic("nobody", "right")) is None  # though it is compared with another's
 
 
 def test_hashes_are_salted() -> None:

@@ -165,6 +165,19 @@ def test_what_a_crash_left_is_swept(volumes: Volumes, tmp_path: Path):
     assert ["v1"] == os.listdir(tmp_path / "volumes")
 
 
+def test_a_volume_whose_directories_a_container_made_too_deep_is_removed_all_the_same(volumes: Volumes, tmp_path: Path):
+    place = os.open(volumes.create("v1").mountpoint, os.O_RDONLY)
+    for _ in range(2000):
+        os.mkdir("d", dir_fd=place)
+        below = os.open("d", os.O_RDONLY, dir_fd=place)
+        os.close(place)
+        place = below
+    os.close(place)
+    assert [0] == [used["UsageData"]["Size"] for used in volumes.disk_usage()]
+    volumes.remove("v1")
+    assert [] == os.listdir(tmp_path / "volumes")
+
+
 def _mounted(path: str) -> bool:
     return os.path.ismount(path) or any(f" {path} " in line for line in open("/proc/self/mountinfo"))
 

@@ -1,11 +1,13 @@
 """Build contexts: packed from a directory, received, and looked at without being extracted."""
 
+import gzip
 import hashlib
 import http.server
 import io
 import os
 import tarfile
 import threading
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -15,8 +17,10 @@ from real_engine.errors import EngineError, InvalidParameter
 from real_engine.images.archive import extract
 from real_engine.images.build.context import pack, receive
 from real_engine.images.build.copier import Dress
+from real_engine.images.build.copying import CopySource, copy_into, find_sources
 from real_engine.images.build.downloads import fetch, is_address, is_git
 from real_engine.images.build.trees import Tree
+from real_engine.images.trees import remove_tree
 
 pytestmark = pytest.mark.root
 
@@ -259,3 +263,65 @@ def test_what_is_an_address():
     assert [True, True, True, False] == [
         is_git(name) for name in ("git@h:a/b", "https://h/a.git#main", "git://h/a", "https://h/a.tar")
     ]
+
+
+@pytest.mark.parametrize("address", ["http://[::1/", "http://\u2603/", f"http://{'a' * 300}/", "http://host:port/"])
+def test_an_address_that_is_none(address, tmp_path):
+    with pytest.raises(EngineError, match=r"^(parse|Get) "):
+        fetch(address, tmp_path / "file")
+
+
+def header(kind, size, name=b"x"):
+    """A header as no writer of archives would make it."""
+    block = bytearray(512)
+    block[: len(name)] = name
+    block[100:136] = b"0000644\0" + b"0000000\0" * 2 + b"%011o\0" % size
+    block[136:157] = b"%011o\0" % 0 + b" " * 8 + kind
+    block[257:265] = b"ustar\x0000"
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def test_an_extended_header_that_would_fill_the_memory(tmp_path):
+    size = 256 << 20
+    archive = io.BytesIO()
+    with gzip.GzipFile(fileobj=archive, mode="wb", compresslevel=1) as compressed:
+        compressed.write(header(b"x", size))
+        for _ in range(size >> 20):
+            compressed.write(bytes(1 << 20))
+        compressed.write(header(b"0", 0) + bytes(1024))
+    archive.seek(0)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidParameter, match="too long"):
+            receive(archive, tmp_path, extracted)
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("on_the_disk", [False, True])
+def test_directories_nested_too_deeply_are_refused(tmp_path, on_the_disk):
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for depth in (290, 1500):
+            tar.addfile(tarfile.TarInfo("/".join([f"d{depth}", *["d"] * depth, "file"])))
+    archive.seek(0)
+    context = receive(archive, tmp_path, extracted)
+    if on_the_disk:
+        context.materialize()
+    (tmp_path / "out").mkdir()
+    root = os.open(tmp_path / "out", os.O_RDONLY)
+    try:
+        (fine,) = find_sources(context, "d290")
+        copy_into(Tree(root), fine, "/fine", None, None)
+        assert (tmp_path / "out/fine" / "/".join(["d"] * 290) / "file").is_file()
+        with pytest.raises(InvalidParameter, match="nested more than 300 deep"):
+            find_sources(context, "d1500")
+        with pytest.raises(InvalidParameter, match="nested more than 300 deep"):
+            copy_into(Tree(root), CopySource(context, "d1500", ""), "/deep", None, None)
+    finally:
+        os.close(root)
+        context.close()
+        remove_tree(tmp_path / "out")
+        remove_tree(tmp_path / "context")
