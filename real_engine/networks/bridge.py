@@ -255,14 +255,22 @@ def let_turn_round(host_interface: str) -> None:
             route.do(netlink.set_port(link.index, hairpin=True))
 
 
-def enable_forwarding(ipv6: bool) -> list[str]:
-    """Let the host forward packets between its interfaces. Returns the settings that were changed."""
+_FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
+
+
+def enable_forwarding(ipv6: bool) -> list[int]:
+    """Let the host forward packets between its interfaces. Returns the versions of IP for which it did not before."""
     changed = []
-    for name in ("net/ipv4/ip_forward", *(("net/ipv6/conf/all/forwarding",) if ipv6 else ())):
-        if read_setting(name) != "1":
+    for version, name in _FORWARDING.items():
+        if (version == 4 or ipv6) and read_setting(name) != "1":
             write_setting(name, "1")
-            changed.append(name)
+            changed.append(version)
     return changed
+
+
+def disable_forwarding(version: int) -> None:
+    """Let the host forward nothing of this version of IP any more."""
+    write_setting(_FORWARDING[version], "0")
 
 
 def attachment(

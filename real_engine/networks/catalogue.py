@@ -70,6 +70,7 @@ class Catalogue:
         self._networks: dict[str, Network] = {network.id: network for network in store.networks()}
         self._indices: dict[str, int] = {}
         self._prepared = False
+        self._made_to_forward: set[int] = set()  # the versions of IP of which the host forwards packets because of us
         self.addresses = AddressBook()
         """Who has which address of them."""
         self._make_predefined()
@@ -187,7 +188,7 @@ class Catalogue:
                 for network in bridged:
                     self.make_bridge(network)
                 if bridged:
-                    bridge.enable_forwarding(any(network.enable_ipv6 for network in bridged))
+                    self._enable_forwarding(any(network.enable_ipv6 for network in bridged))
                 for network in self.all():
                     if network.driver == "macvlan":
                         self._prepare_macvlan(network)
@@ -218,10 +219,12 @@ class Catalogue:
         with self._making:
             if not self._prepared:
                 return
-            self._publisher.remove_all()
+            self._publisher.remove_all(self._made_to_forward)
             for network in self.all():
                 if network.bridge:
                     self._unmake_bridge(network)
+            while self._made_to_forward:
+                bridge.disable_forwarding(self._made_to_forward.pop())
             self._indices.clear()
             self._prepared = False
 
@@ -232,11 +235,16 @@ class Catalogue:
             )
             with Timed(f"ip link add {network.bridge} up type bridge; {addresses}", bridge.WHY, observer):
                 self.make_bridge(network)
-            bridge.enable_forwarding(network.enable_ipv6)
+            self._enable_forwarding(network.enable_ipv6)
             self._publisher.add_network(network, observer)
             self._warn_without_filter(network)
         elif network.driver == "macvlan":
             macvlan.prepare(network)
+
+    def _enable_forwarding(self, ipv6: bool) -> None:
+        for version in bridge.enable_forwarding(ipv6):
+            self._publisher.forward_nothing_else(version)
+            self._made_to_forward.add(version)
 
     def _unmake(self, network: Network) -> None:
         if network.driver == "bridge":

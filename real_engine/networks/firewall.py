@@ -24,79 +24,55 @@ from real_engine.networks.steps import Observer, Timed
 
 _SECONDS = 20.0
 
-_IPV4 = """
-add table ip {table}
-delete table ip {table}
-table ip {table} {{
+_RULES = """
+add table {ip} {table}
+delete table {ip} {table}
+table {ip} {table} {{
     set bridges {{ type ifname; }}
     set internal {{ type ifname; }}
     set same {{ type ifname . ifname; }}
-    set subnets {{ type ipv4_addr; flags interval; }}
-    set masqueraded {{ type ipv4_addr; flags interval; }}
-    map published {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
-    map published_at {{ type inet_proto . ipv4_addr . inet_service : ipv4_addr . inet_service; }}
-    set own {{ type ipv4_addr . inet_proto . inet_service; }}
+    set subnets {{ type {address}; flags interval; }}
+    set masqueraded {{ type {address}; flags interval; }}
+    map published {{ type inet_proto . inet_service : {address} . inet_service; }}
+    map published_at {{ type inet_proto . {address} . inet_service : {address} . inet_service; }}
+    set own {{ type {address} . inet_proto . inet_service; }}
 
-    chain loopback_is_the_hosts {{
-        type filter hook prerouting priority raw; policy accept;
-        iifname @bridges ip daddr 127.0.0.0/8 drop
-    }}
     chain publish {{
-        dnat ip to meta l4proto . ip daddr . th dport map @published_at
-        dnat ip to meta l4proto . th dport map @published
+        dnat {ip} to meta l4proto . {ip} daddr . th dport map @published_at
+        dnat {ip} to meta l4proto . th dport map @published
     }}
     chain prerouting {{
         type nat hook prerouting priority dstnat; policy accept;
-        ip saddr . meta l4proto . th dport @own return
+        {ip} saddr . meta l4proto . th dport @own return
         fib daddr type local goto publish
     }}
     chain output {{
         type nat hook output priority -100; policy accept;
-        fib daddr type local goto publish
+        {published_here}fib daddr type local goto publish
     }}
     chain postrouting {{
         type nat hook postrouting priority srcnat; policy accept;
-        ip saddr @masqueraded oifname != @bridges masquerade
-        ip saddr 127.0.0.0/8 oifname @bridges masquerade
-        ip saddr @subnets ip daddr @subnets ct status dnat masquerade
+        {ip} saddr @masqueraded oifname != @bridges masquerade
+        {ip} saddr @subnets {ip} daddr @subnets ct status dnat masquerade
     }}
+{loopback}
 {forward}
 }}
 """
 
-_IPV6 = """
-add table ip6 {table}
-delete table ip6 {table}
-table ip6 {table} {{
-    set bridges {{ type ifname; }}
-    set internal {{ type ifname; }}
-    set same {{ type ifname . ifname; }}
-    set subnets {{ type ipv6_addr; flags interval; }}
-    set masqueraded {{ type ipv6_addr; flags interval; }}
-    map published {{ type inet_proto . inet_service : ipv6_addr . inet_service; }}
-    map published_at {{ type inet_proto . ipv6_addr . inet_service : ipv6_addr . inet_service; }}
-    set own {{ type ipv6_addr . inet_proto . inet_service; }}
-
-    chain publish {{
-        dnat ip6 to meta l4proto . ip6 daddr . th dport map @published_at
-        dnat ip6 to meta l4proto . th dport map @published
-    }}
-    chain prerouting {{
-        type nat hook prerouting priority dstnat; policy accept;
-        ip6 saddr . meta l4proto . th dport @own return
-        fib daddr type local goto publish
-    }}
-    chain output {{
-        type nat hook output priority -100; policy accept;
-        ip6 daddr != ::1 fib daddr type local goto publish
-    }}
-    chain postrouting {{
+# The host reaches published ports at 127.0.0.1 too (cf. `bridge.let_loopback_through`). By the same door containers
+# would reach what listens on its loopback, or speak as if they were of it. The kernel has no such door for ::1, where
+# the userland proxy serves.
+_LOOPBACK = """
+    chain loopback_is_the_hosts {
+        type filter hook prerouting priority raw; policy accept;
+        iifname @bridges ip daddr 127.0.0.0/8 drop
+        iifname @bridges ip saddr 127.0.0.0/8 drop
+    }
+    chain loopback_comes_from_the_bridge {
         type nat hook postrouting priority srcnat; policy accept;
-        ip6 saddr @masqueraded oifname != @bridges masquerade
-        ip6 saddr @subnets ip6 daddr @subnets ct status dnat masquerade
-    }}
-{forward}
-}}
+        ip saddr 127.0.0.0/8 oifname @bridges masquerade
+    }
 """
 
 # What is forwarded: answers; between containers of one network; to a published port; from a network to the outside.
@@ -174,6 +150,19 @@ class NetworkRules:
         if self.masqueraded:
             found += [("masqueraded", subnet) for subnet in subnets]
         return found
+
+
+def _rules_of(family: str, table: str) -> str:
+    """The table of a family (`ip`, `ip6`) with its fixed rules, its sets empty."""
+    ipv4 = family == "ip"
+    return _RULES.format(
+        ip=family,
+        table=table,
+        address="ipv4_addr" if ipv4 else "ipv6_addr",
+        published_here="" if ipv4 else "ip6 daddr != ::1 ",
+        loopback=_LOOPBACK if ipv4 else "",
+        forward=_FORWARD,
+    )
 
 
 class NftUnavailable(EngineError):
@@ -340,9 +329,9 @@ class Firewall:
 
     def _replace(self, observer: Observer | None) -> None:
         families = self._families()
-        text = _IPV4.format(table=self.table, forward=_FORWARD)
+        text = _rules_of("ip", self.table)
         if "ip6" in families:
-            text += _IPV6.format(table=self.table, forward=_FORWARD)
+            text += _rules_of("ip6", self.table)
         lines = [line for rules in self._networks.values() for line in self._network_lines("add", rules)]
         lines += self._port_lines("add", sorted(self._ports, key=str))
         with Timed(f"nft: table {self.table}", "all rules anew, in one transaction", observer):

@@ -24,6 +24,8 @@ _WAIT = ("-w", "5")  # for the lock of iptables, which others may hold
 _USER_CHAIN = "DOCKER-USER"
 _LEGACY_TABLES = {4: "/proc/net/ip_tables_names", 6: "/proc/net/ip6_tables_names"}
 _WHY = "another packet filter of this machine forwards only what it is told to"
+# The chain as iptables-nft makes it, so that iptables can read it.
+_IPTABLES_FORWARD = "FORWARD { type filter hook forward priority 0;"
 _COMMANDS = {4: "iptables", 6: "ip6tables"}
 _FAMILIES = {4: ("ip", "inet"), 6: ("ip6", "inet")}
 
@@ -78,6 +80,34 @@ class ForwardAccepts:
             if chain.policy == "drop":
                 with Timed(f"nft insert rule {chain.family} {chain.table} {chain.name}", _WHY, observer):
                     self._ensure_nft(chain, names)
+
+    def refuse_others(self, version: int) -> None:
+        """Have FORWARD drop what no rule lets through, as Docker does.
+
+        For when it was us who made the machine forward packets: without this it would be a router between all networks
+        that it is in, which nobody has asked for. It stays so for as long as our containers run. Who comes after us,
+        Docker or libvirt, has rules of their own in that chain.
+
+        Raises:
+            EngineError: the chain could not be changed.
+        """
+        family = _FAMILIES[version][0]
+        self._nft([f"add table {family} filter", f"add chain {family} filter {_IPTABLES_FORWARD} policy drop; }}"])
+
+    def refuse_no_more(self, version: int) -> None:
+        """Take that back; the chain and its table go, if nobody has put anything into them.
+
+        Raises:
+            EngineError: the chain could not be changed.
+        """
+        family = _FAMILIES[version][0]
+        self._nft([f"add chain {family} filter {_IPTABLES_FORWARD} policy accept; }}"])
+        _, listed, _ = self._execute(["nft", "list", "table", family, "filter"], "")
+        empty = (
+            f"table {family} filter {{ chain FORWARD {{ type filter hook forward priority filter; policy accept; }} }}"
+        )
+        if listed.split() == empty.split():
+            self._nft([f"delete table {family} filter"])
 
     def remove(self, versions: Iterable[int] = (4, 6)) -> None:
         """Take all our rules out again.

@@ -24,6 +24,7 @@ _RESPONSE, _AUTHORITATIVE, _TRUNCATED, _RECURSION_DESIRED, _RECURSION_AVAILABLE 
 _OPCODE = 0x7800
 _POINTER_TO_QUESTION = b"\xc0\x0c"
 _MOST_NAME_BYTES = 255
+_MOST_POINTERS = 127  # of one name, which has no more labels to point to: pointers to pointers only cost time
 
 
 class MalformedMessage(ValueError):
@@ -53,10 +54,10 @@ def read_name(data: bytes, offset: int) -> tuple[str, int]:
     """The name at `offset`, and where what follows it begins.
 
     Raises:
-        MalformedMessage: it runs over the end, is too long, or its pointers don't lead backwards.
+        MalformedMessage: it runs over the end, is too long, or its pointers don't lead backwards or are too many.
     """
     labels: list[str] = []
-    length = 0
+    length = pointers = 0
     after = -1
     limit = offset
     while True:
@@ -67,8 +68,9 @@ def read_name(data: bytes, offset: int) -> tuple[str, int]:
             if offset + 2 > len(data):
                 raise MalformedMessage("a pointer runs over the end")
             target = (size & 0x3F) << 8 | data[offset + 1]
-            if target >= limit:
-                raise MalformedMessage("a pointer that doesn't lead backwards")
+            pointers += 1
+            if target >= limit or pointers > _MOST_POINTERS:
+                raise MalformedMessage("a pointer that doesn't lead backwards, or to too many others")
             after = after if after >= 0 else offset + 2
             offset = limit = target
             continue
@@ -82,6 +84,24 @@ def read_name(data: bytes, offset: int) -> tuple[str, int]:
             raise MalformedMessage("a name that is too long")
         labels.append(_label_text(label))
         offset += size + 1
+
+
+def _end_of_name(data: bytes, offset: int) -> int:
+    """Where what follows the name at `offset` begins; where its pointer leads, if it has one, is not looked at.
+
+    Raises:
+        MalformedMessage: it runs over the end, or has a label of an unknown kind.
+    """
+    while offset < len(data):
+        size = data[offset]
+        if size >= 0xC0:
+            return offset + 2
+        if size > 63:
+            raise MalformedMessage("a label of an unknown kind")
+        offset += size + 1
+        if size == 0:
+            return offset
+    raise MalformedMessage("a name runs over the end")
 
 
 def _label_text(label: bytes) -> str:
@@ -126,7 +146,7 @@ def read_query(data: bytes) -> Query:
     udp_bytes, edns = LEAST_UDP_BYTES, False
     offset = end + 4
     for _ in range(answers + authorities + additionals):
-        _, offset = read_name(data, offset)
+        offset = _end_of_name(data, offset)  # thousands of names that point to one another would take seconds to read
         if offset + _RECORD.size > len(data):
             raise MalformedMessage("a record runs over the end")
         record, size, _, length = _RECORD.unpack_from(data, offset)

@@ -14,16 +14,17 @@ import selectors
 import socket
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+from real_engine.networks.event_thread import EventThread, Ready
 
 _BUFFER_BYTES = 1 << 16
 _IDLE_SECONDS = 90.0
 _MOST_CONNECTIONS = 4096
 _DATAGRAM_BYTES = 65535
 _CONNECT_SECONDS = 30.0
+_ROUND_SECONDS = 10.0  # how often what is too old is looked for
 
 Target = tuple[str, int]
 _Peer = tuple[Any, ...]  # an address of IPv4 or IPv6 as `recvfrom` gives it
@@ -129,9 +130,10 @@ class _Datagrams:
                 data, client = self.listener.recvfrom(_DATAGRAM_BYTES)
             except OSError:  # none is left; or an error of an earlier one, which UDP allows to be lost
                 return
-            upstream = self._upstream(client)
-            if upstream is not None:
-                with contextlib.suppress(OSError):
+            # The container's network may be gone, or no descriptor be free: the datagram is lost, as UDP allows.
+            with contextlib.suppress(OSError):
+                upstream = self._upstream(client)
+                if upstream is not None:
                     upstream.send(data)
 
     def _upstream(self, client: _Peer) -> socket.socket | None:
@@ -140,8 +142,12 @@ class _Datagrams:
             if len(self.clients) >= _MOST_CONNECTIONS:
                 return None
             upstream = socket.socket(_family(self.target), socket.SOCK_DGRAM)
-            upstream.setblocking(False)
-            upstream.connect(self.target)
+            try:
+                upstream.setblocking(False)
+                upstream.connect(self.target)
+            except OSError:
+                upstream.close()
+                raise
             self.proxy.watch(upstream, selectors.EVENT_READ, lambda _: self._answer(client, upstream))
         else:
             upstream = found[0]
@@ -171,58 +177,41 @@ class UserlandProxy:
     """Serves published ports. Thread-safe; its thread starts with the first port and ends with `close`."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._selector = selectors.DefaultSelector()
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._selector.register(self._wake, selectors.EVENT_READ, None)
-        self._tasks: deque[Callable[[], None]] = deque()
-        self._closing = False
+        self._thread = EventThread("userland proxy", self._turn)
+        self._expired = time.monotonic()
         self.streams: set[_Stream] = set()
         """The connections that stand, each of which enters and leaves by itself; for the loop's thread alone."""
         self._datagrams: dict[socket.socket, _Datagrams] = {}
 
     def serve(self, listener: socket.socket, target: Target) -> None:
         """Carry what comes to `listener`, a socket that stays the caller's, to `target` in the container."""
-        self._run(lambda: self._add(listener, target))
+        self._thread.run(lambda: self._add(listener, target))
 
     def stop(self, listener: socket.socket) -> None:
         """Serve `listener` no more; once this returns, its owner may close it. Connections that stand stay."""
         done = threading.Event()
 
         def remove() -> None:
-            self.watch(listener, 0, None)
-            datagrams = self._datagrams.pop(listener, None)
-            if datagrams is not None:
-                datagrams.expire(float("inf"))
-            done.set()
+            try:
+                self.watch(listener, 0, None)
+                datagrams = self._datagrams.pop(listener, None)
+                if datagrams is not None:
+                    datagrams.expire(float("inf"))
+            finally:
+                done.set()
 
-        if self._run(remove):
+        if self._thread.run(remove):
             done.wait()
 
     def close(self) -> None:
         """End it all."""
-        with self._lock:
-            if self._closing:
-                return
-            self._closing = True
-            thread = self._thread
-            os.eventfd_write(self._wake, 1)
-        if thread is not None:
-            thread.join()
-        self._selector.close()
-        os.close(self._wake)
+        self._thread.close(self._close_all)
 
-    def _run(self, task: Callable[[], None]) -> bool:
-        with self._lock:
-            if self._closing:
-                return False
-            self._tasks.append(task)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._loop, name="userland proxy", daemon=True)
-                self._thread.start()
-            os.eventfd_write(self._wake, 1)
-        return True
+    def _close_all(self) -> None:
+        for stream in list(self.streams):
+            stream.close()
+        for datagrams in self._datagrams.values():
+            datagrams.expire(float("inf"))
 
     def _add(self, listener: socket.socket, target: Target) -> None:
         if listener.type == socket.SOCK_DGRAM:
@@ -242,37 +231,16 @@ class UserlandProxy:
             except OSError:
                 client.close()
 
-    def watch(self, watched: socket.socket, events: int, ready: Callable[[int], None] | None) -> None:
-        """Call `ready` in the loop's thread when one of `events` happens; 0: no more."""
-        if watched.fileno() < 0:
-            return
-        known = watched.fileno() in self._selector.get_map()
-        if events and known:
-            self._selector.modify(watched, events, ready)
-        elif events:
-            self._selector.register(watched, events, ready)
-        elif known:
-            self._selector.unregister(watched)
+    def watch(self, watched: socket.socket, events: int, ready: Ready | None) -> None:
+        """As `EventThread.watch`."""
+        self._thread.watch(watched, events, ready)
 
-    def _loop(self) -> None:
-        last = time.monotonic()
-        while not self._closing:
-            for key, mask in self._selector.select(timeout=10.0):
-                if key.fd == self._wake:
-                    with contextlib.suppress(BlockingIOError):
-                        os.eventfd_read(self._wake)
-                    while self._tasks:
-                        self._tasks.popleft()()
-                elif self._selector.get_map().get(key.fd) == key:  # still watched: those before it may have ended it
-                    key.data(mask)
-            now = time.monotonic()
-            if now - last > 10.0:
-                last = now
-                for datagrams in self._datagrams.values():
-                    datagrams.expire(now - _IDLE_SECONDS)
-                for stream in [each for each in self.streams if each.stale]:
-                    stream.close()
-        for stream in list(self.streams):
-            stream.close()
-        for datagrams in self._datagrams.values():
-            datagrams.expire(float("inf"))
+    def _turn(self) -> float:
+        now = time.monotonic()
+        if now - self._expired > _ROUND_SECONDS:
+            self._expired = now
+            for datagrams in self._datagrams.values():
+                datagrams.expire(now - _IDLE_SECONDS)
+            for stream in [each for each in self.streams if each.stale]:
+                stream.close()
+        return _ROUND_SECONDS

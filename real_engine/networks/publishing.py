@@ -79,6 +79,15 @@ class Publisher:
             self._firewall.remove_network(network.bridge)
             self._let_through(None, now=True)
 
+    def forward_nothing_else(self, version: int) -> None:
+        """The machine forwards packets since just now: those of our bridges, and no others.
+
+        Raises:
+            EngineError: the packet filter refuses.
+        """
+        if not self.unavailable:
+            self._accepts.refuse_others(version)
+
     def _let_through(self, observer: Observer | None, *, now: bool = False) -> None:
         """See that others' chains let ours through; looked at again after two seconds at the earliest."""
         with self._accepts_lock:
@@ -166,14 +175,19 @@ class Publisher:
         for port in ports:
             self._allocator.release(port)
 
-    def remove_all(self) -> None:
-        """Take everything of ours out of the packet filter."""
+    def remove_all(self, guarded: Iterable[int] = ()) -> None:
+        """Take everything of ours out of the packet filter.
+
+        `guarded` are the versions of IP for which `forward_nothing_else` was called.
+        """
         self._bridges.clear()
         if self.unavailable:
             return
         try:
             self._firewall.remove_all()
             self._accepts.remove()
+            for version in guarded:
+                self._accepts.refuse_no_more(version)
         except EngineError as error:
             _log.error("the packet filter keeps rules of ours: %s", error)
 

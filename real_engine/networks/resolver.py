@@ -8,7 +8,6 @@ the host (or of `--dns`), from the host's namespace; nothing is kept.
 
 import contextlib
 import errno
-import logging
 import os
 import secrets
 import selectors
@@ -16,7 +15,6 @@ import socket
 import struct
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -24,9 +22,8 @@ from typing import Any, Protocol
 from real_engine.linux import nftables
 from real_engine.linux.network_namespaces import entered
 from real_engine.networks import messages
+from real_engine.networks.event_thread import EventThread
 from real_engine.networks.messages import MalformedMessage, Query
-
-_log = logging.getLogger("onggi")
 
 ADDRESS = "127.0.0.11"
 _PORT = 53
@@ -38,6 +35,7 @@ _MOST_OF_ONE = 128  # questions of one container that wait for an answer: it mus
 _MOST_CONNECTIONS = 64
 _IDLE_SECONDS = 10.0
 _DATAGRAM_BYTES = 65535
+_MOST_UNSENT_BYTES = 1 << 18  # of answers to one client by TCP, who gets no more before he has taken some
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +108,9 @@ class Resolver:
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._selector = selectors.DefaultSelector()
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._selector.register(self._wake, selectors.EVENT_READ, None)
-        self._tasks: deque[Callable[[], None]] = deque()
+        self._thread = EventThread("resolver", self._turn)
         self._served: dict[str, _Served] = {}
         self._in_flight: set[_Forwarded] = set()
-        self._closing = False
 
     def add(self, container_id: str, namespace: int) -> None:
         """Serve a container whose network namespace is open at `namespace`, which stays the caller's.
@@ -132,7 +125,7 @@ class Resolver:
         served = _Served(container_id, os.dup(namespace), datagrams, listener)
         with self._lock:
             self._served[container_id] = served
-        self._run(lambda: self._serve(served))
+        self._thread.run(lambda: self._serve(served))
 
     def remove(self, container_id: str, *, namespace_stays: bool = True) -> None:
         """Serve it no more: its sockets are closed and, if its namespace lives on, the rules in that removed."""
@@ -143,76 +136,35 @@ class Resolver:
         if namespace_stays:
             with contextlib.suppress(OSError), entered(served.namespace), nftables.NetfilterSocket() as netfilter:
                 netfilter.transact(nftables.delete_table(_TABLE))  # gone already, when somebody flushed all
-        self._run(lambda: self._close(served))
+        self._thread.run(lambda: self._close(served))
 
     def close(self) -> None:
         """End the thread and close all. Rules stay in the containers' namespaces, for the next engine to replace."""
-        with self._lock:
-            if self._closing:
-                return
-            self._closing = True
-            thread = self._thread
-            os.eventfd_write(self._wake, 1)
-        if thread is not None:
-            thread.join()
+        self._thread.close(self._close_all)
+
+    # --- everything below runs in the thread, or when it has ended --------------------------------------------------
+
+    def _close_all(self) -> None:
+        for forwarded in list(self._in_flight):
+            self._end(forwarded)
         for served in list(self._served.values()):
             self._close(served)
         self._served.clear()
-        self._selector.close()
-        os.close(self._wake)
 
-    def _run(self, task: Callable[[], None]) -> None:
-        with self._lock:
-            if not self._closing:
-                self._tasks.append(task)
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._loop, name="resolver", daemon=True)
-                    self._thread.start()
-                os.eventfd_write(self._wake, 1)
-
-    # --- everything below runs in the loop's thread ---------------------------------------------------------------
-
-    def _loop(self) -> None:
-        while not self._closing:
-            for key, mask in self._selector.select(timeout=0.25 if self._in_flight else 2.0):
-                if key.fd == self._wake:
-                    with contextlib.suppress(BlockingIOError):
-                        os.eventfd_read(self._wake)
-                    while self._tasks:
-                        self._tasks.popleft()()
-                elif self._selector.get_map().get(key.fd) == key:  # still watched: those before it may have ended it
-                    self._call(key.data, mask)
-            self._expire()
-        for forwarded in list(self._in_flight):
-            self._end(forwarded)
-
-    @staticmethod
-    def _call(ready: Callable[[int], None], mask: int) -> None:
-        """What fails here is a bug, which one container's question must not turn into the end of everybody's names."""
-        try:
-            ready(mask)
-        except Exception:
-            _log.exception("the resolver failed at a question")
-
-    def _watch(self, watched: socket.socket, events: int, ready: Callable[[int], None] | None = None) -> None:
-        known = watched.fileno() in self._selector.get_map()
-        if events and known:
-            self._selector.modify(watched, events, ready)
-        elif events:
-            self._selector.register(watched, events, ready)
-        elif known:
-            self._selector.unregister(watched)
+    def _turn(self) -> float:
+        self._expire()
+        return 0.25 if self._in_flight else 2.0
 
     def _serve(self, served: _Served) -> None:
-        self._watch(served.datagrams, selectors.EVENT_READ, lambda _: self._datagrams(served))
-        self._watch(served.listener, selectors.EVENT_READ, lambda _: self._accept(served))
+        self._thread.watch(served.datagrams, selectors.EVENT_READ, lambda _: self._datagrams(served))
+        self._thread.watch(served.listener, selectors.EVENT_READ, lambda _: self._accept(served))
 
     def _close(self, served: _Served) -> None:
         for connection in list(served.connections):
             self._disconnect(connection)
         for each in (served.datagrams, served.listener):
             if each.fileno() >= 0:
-                self._watch(each, 0)
+                self._thread.watch(each, 0)
                 each.close()
         if served.namespace >= 0:
             os.close(served.namespace)
@@ -240,12 +192,12 @@ class Resolver:
             accepted.setblocking(False)
             connection = _Connection(served, accepted)
             served.connections.add(connection)
-            self._watch(accepted, selectors.EVENT_READ, lambda mask: self._connection(connection, mask))
+            self._thread.watch(accepted, selectors.EVENT_READ, lambda mask: self._connection(connection, mask))
 
     def _disconnect(self, connection: _Connection) -> None:
         connection.served.connections.discard(connection)
         if connection.client.fileno() >= 0:
-            self._watch(connection.client, 0)
+            self._thread.watch(connection.client, 0)
             connection.client.close()
 
     def _connection(self, connection: _Connection, mask: int) -> None:
@@ -257,11 +209,12 @@ class Resolver:
                     self._disconnect(connection)
                     return
                 connection.received += data
-                while (message := _take(connection.received)) is not None:
-                    self._question(
-                        connection.served, message, lambda answer: self._reply(connection, answer), by_tcp=True
-                    )
             self._flush(connection)
+            while len(connection.to_send) < _MOST_UNSENT_BYTES:
+                message = _take(connection.received)
+                if message is None:
+                    break
+                self._question(connection.served, message, lambda answer: self._reply(connection, answer), by_tcp=True)
         except BlockingIOError:
             return
         except OSError:
@@ -285,7 +238,7 @@ class Resolver:
                 del connection.to_send[:sent]
         # Nothing more is read from one who doesn't take his answers.
         events = selectors.EVENT_WRITE if connection.to_send else selectors.EVENT_READ
-        self._watch(connection.client, events, lambda mask: self._connection(connection, mask))
+        self._thread.watch(connection.client, events, lambda mask: self._connection(connection, mask))
 
     def _question(self, served: _Served, data: bytes, reply: Reply, *, by_tcp: bool) -> None:
         try:
@@ -357,7 +310,7 @@ class Resolver:
             upstream.connect((server, _PORT))
             upstream.send(question)
             events = selectors.EVENT_READ
-        self._watch(upstream, events, lambda mask: self._answered(forwarded, mask))
+        self._thread.watch(upstream, events, lambda mask: self._answered(forwarded, mask))
 
     def _answered(self, forwarded: _Forwarded, mask: int) -> None:
         upstream = forwarded.upstream
@@ -368,7 +321,7 @@ class Resolver:
                 sent = upstream.send(forwarded.to_send)
                 del forwarded.to_send[:sent]
                 if not forwarded.to_send:
-                    self._watch(upstream, selectors.EVENT_READ, lambda mask: self._answered(forwarded, mask))
+                    self._thread.watch(upstream, selectors.EVENT_READ, lambda mask: self._answered(forwarded, mask))
                 return
             data = upstream.recv(_DATAGRAM_BYTES)
         except BlockingIOError:
@@ -398,7 +351,7 @@ class Resolver:
             self._in_flight.remove(forwarded)
             forwarded.served.in_flight -= 1
         if forwarded.upstream is not None:
-            self._watch(forwarded.upstream, 0)
+            self._thread.watch(forwarded.upstream, 0)
             forwarded.upstream.close()
             forwarded.upstream = None
 

@@ -104,11 +104,6 @@ class Network:
     config_from: str = ""
 
     @property
-    def user_subnet(self) -> bool:
-        """Whether somebody chose its subnet, so that containers may ask for addresses in it."""
-        return bool(self.given_pools)
-
-    @property
     def predefined(self) -> bool:
         """Whether it is one of the three that are always there."""
         return self.name in PREDEFINED

@@ -59,7 +59,7 @@ class NetworkStore:
 
     def save(self, network: Network) -> None:
         """Keep a network."""
-        write_durably(self.directory / f"{network.id}.json", json.dumps(network.to_json()).encode())
+        write_durably(self.directory / f"{network.id}.json", json.dumps(network.to_json()).encode(), 0o600)
 
     def remove(self, network: Network) -> None:
         """Forget a network."""

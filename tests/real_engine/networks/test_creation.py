@@ -86,7 +86,7 @@ def test_a_network_is_filled_in_from_a_form() -> None:
             EngineError,
             (
                 'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this '
-                "swarm and try again."
+                "node to swarm and try again."
             ),
         ),
         (

@@ -2,6 +2,7 @@
 
 import ipaddress
 import struct
+import time
 
 import pytest
 from hypothesis import given
@@ -55,6 +56,22 @@ def test_a_question_cut_short_is_refused(name: str, data: st.DataObject) -> None
 def test_hostile_names_are_refused(name: bytes) -> None:
     with pytest.raises(MalformedMessage):
         messages.read_query(struct.pack("!6H", 7, 0, 1, 0, 0, 0) + name + struct.pack("!HH", 1, 1))
+
+
+def test_names_that_point_to_one_another_by_the_thousand_cost_next_to_nothing() -> None:
+    # One datagram: a record of 8,000 pointers, each to the one before it, and 4,000 names that lead to its end.
+    data = bytearray(question("a")) + b"\0" + struct.pack("!HHIH", 1, 1, 0, 16002) + b"\0\0"
+    first = len(data)
+    for number in range(8000):
+        data += struct.pack("!H", 0xC000 | (first + 2 * number - 2))
+    for _ in range(4000):
+        data += struct.pack("!H", 0xC000 | (first + 15998)) + struct.pack("!HHIH", 1, 1, 0, 0)
+    struct.pack_into("!H", data, 6, 4001)
+    begin = time.process_time()
+    assert "a" == messages.read_query(bytes(data)).name
+    assert time.process_time() - begin < 1.0  # to follow them all takes ten
+    with pytest.raises(MalformedMessage):
+        messages.read_name(bytes(data), first + 15998)
 
 
 def test_a_name_may_point_backwards() -> None:

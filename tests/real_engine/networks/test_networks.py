@@ -15,7 +15,7 @@ from real_engine.container.steps import Step
 from real_engine.errors import Conflict, EngineError, Forbidden, InvalidParameter, NotFound
 from real_engine.linux import netlink
 from real_engine.linux.netlink import RouteSocket
-from real_engine.linux.network_namespaces import create_network_namespace, entered, read_setting
+from real_engine.linux.network_namespaces import create_network_namespace, entered, read_setting, write_setting
 from real_engine.networks import EndpointRequest, Networks, NetworkSpec
 
 pytestmark = pytest.mark.root
@@ -448,6 +448,37 @@ def test_what_is_on_disk_and_broken(host: int, tmp_path: Path) -> None:
 def test_forwarding_is_on(networks: Networks, containers: Any) -> None:
     networks.create(NetworkSpec("n1", pools=SUBNET, enable_ipv6=True))
     assert ["1", "1"] == [read_setting(f"net/{name}") for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding")]
+
+
+def test_who_makes_the_machine_forward_packets_makes_no_router_of_it(
+    host: int, tmp_path: Path, run: Callable[..., str]
+) -> None:
+    forwarding = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
+    for name in forwarding:
+        write_setting(name, "0")
+    networks = Networks(tmp_path)
+    networks.create(NetworkSpec("n1", pools=SUBNET, enable_ipv6=True))
+    assert ["1", "1"] == [read_setting(name) for name in forwarding]
+    for family in ("ip", "ip6"):
+        assert "policy drop" in run("nft", "list", "chain", family, "filter", "FORWARD")
+    run("nft", "add", "rule", "ip", "filter", "FORWARD", "counter")  # somebody else's, which stays
+    networks.close()
+    assert ["0", "0"] == [read_setting(name) for name in forwarding]
+    left = run("nft", "list", "ruleset")
+    assert ["table ip filter {"] == [line for line in left.splitlines() if line.startswith("table")]
+    assert "policy accept" in left
+    assert "counter" in left
+
+
+def test_where_packets_were_forwarded_before_others_go_on(host: int, tmp_path: Path, run: Callable[..., str]) -> None:
+    forwarding = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
+    for name in forwarding:
+        write_setting(name, "1")
+    networks = Networks(tmp_path)
+    networks.create(NetworkSpec("n1", pools=SUBNET, enable_ipv6=True))
+    assert "policy drop" not in run("nft", "list", "ruleset")
+    networks.close()
+    assert ["1", "1"] == [read_setting(name) for name in forwarding]
 
 
 def test_cables_go_when_the_namespace_is_kept_by_another(networks: Networks, containers: Any) -> None:

@@ -14,7 +14,7 @@ import pytest
 from real_engine.errors import EngineError, InvalidParameter
 from real_engine.linux import netlink
 from real_engine.linux.netlink import RouteSocket
-from real_engine.linux.network_namespaces import create_network_namespace, entered
+from real_engine.linux.network_namespaces import create_network_namespace, entered, write_setting
 from real_engine.networks import Networks, NetworkSpec, PortBinding, parse_bindings
 from real_engine.networks.options import DefaultOptions
 
@@ -101,6 +101,31 @@ def test_no_container_reaches_the_hosts_loopback(networks: Networks, containers:
     with pytest.raises(TimeoutError):
         server.accept()
     server.close()
+
+
+def test_no_container_speaks_as_if_it_were_the_hosts_loopback(
+    networks: Networks, containers: Any, run: Callable[..., str]
+) -> None:
+    """By the same door: a service of the host may trust whoever has an address of the loopback."""
+    one = containers.start("one", "bridge")
+    containers.serve(one, 80)
+    networks.publish(one[0], parse_bindings({"80/tcp": [{"HostPort": "8080"}]}))
+    gateway, endpoint = str(networks.get("bridge").gateway(4)), networks.endpoints_of(one[0])[0]
+    write_setting(f"net/ipv4/conf/{networks.get('bridge').bridge}/rp_filter", "0")  # as on many machines
+    with socket.socket(socket.AF_INET, UDP) as trusting:
+        trusting.bind((gateway, 7777))
+        trusting.settimeout(0.5)
+        run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet", inside=one)
+        run("ip", "address", "add", "127.0.0.2/8", "dev", "eth0", inside=one)
+        for address in (endpoint.ipv4, "127.0.0.2"):
+            with entered(one[1]):
+                speaker = socket.socket(socket.AF_INET, UDP)
+            with speaker:
+                speaker.bind((address, 0))
+                speaker.sendto(address.encode(), (gateway, 7777))
+        assert endpoint.ipv4 == trusting.recv(100).decode()
+        with pytest.raises(TimeoutError):
+            trusting.recv(100)
 
 
 def test_udp(networks: Networks, containers: Any, ask: Callable[..., str], outside: tuple[str, int]) -> None:

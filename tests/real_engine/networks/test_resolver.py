@@ -3,6 +3,7 @@
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -97,6 +98,28 @@ def test_what_it_cannot_answer(served: tuple[Book, int]) -> None:
     assert 4 == outcome(by_udp(namespace, question("web")[:2] + b"\x28\x00" + question("web")[4:]))[0]
     with pytest.raises(TimeoutError):
         by_udp(namespace, b"\0\x07\x80\0" + bytes(8), seconds=0.3)  # an answer gets none
+
+
+def test_who_takes_no_answers_gets_no_more_of_them(served: tuple[Book, int]) -> None:
+    book, namespace = served
+    asked: list[str] = []
+    book.names["big"] = tuple(f"10.1.{n // 250}.{n % 250}" for n in range(3000))  # 48 kB an answer
+    found = book.find
+    book.find = lambda *arguments: asked.append(arguments[1]) or found(*arguments)  # type: ignore[method-assign,func-returns-value]
+    with entered(namespace):
+        client = socket.socket()
+    with client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+        client.settimeout(5.0)
+        client.connect(("127.0.0.11", 53))
+        one = struct.pack("!H", len(question("big"))) + question("big")
+        client.sendall(one * 1000)
+        time.sleep(0.5)
+        assert 0 < len(asked) < 200  # and not 48 MB that wait for him
+        assert (0, 2, 0) == outcome(by_udp(namespace, question("web")))
+        stream = client.makefile("rb")
+        taken = [outcome(stream.read(int.from_bytes(stream.read(2), "big"))) for _ in range(300)]
+        assert [(0, 3000, 0)] * 300 == taken  # as he takes them, the others come
 
 
 def test_a_server_in_the_container_may_have_port_53(served: tuple[Book, int]) -> None:
