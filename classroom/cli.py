@@ -23,7 +23,9 @@ def main(argv: list[str] | None = None) -> int:
         if hasattr(stream, "reconfigure") and stream.encoding.lower() not in ("utf-8", "utf8"):
             stream.reconfigure(errors="replace")
     try:
-        return _dispatch(arguments)
+        status = _dispatch(arguments)
+        sys.stdout.flush()  # what fails at the interpreter's end is told by a traceback
+        return status
     except KeyboardInterrupt:
         print("onggi: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -31,6 +33,16 @@ def main(argv: list[str] | None = None) -> int:
         # The reader of our output has gone (`onggi … | head`). Nothing is wrong, and nothing more can be said.
         sys.stderr.close()
         return 0
+    except OSError as error:
+        from contextlib import suppress
+        from errno import EDQUOT, ENOSPC
+
+        if error.errno not in (ENOSPC, EDQUOT):
+            raise
+        with suppress(OSError):
+            sys.stdout.close()  # what is left can't be written either, and the interpreter would try once more
+        print(f"onggi: cannot write: {error.strerror}", file=sys.stderr)
+        return USAGE_ERROR
     except Exception as error:
         if not _is_for_people(error):
             raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import importlib
@@ -12,7 +11,6 @@ import os
 import platform
 import posixpath
 import re
-import shutil
 import sys
 import threading
 import traceback
@@ -25,7 +23,7 @@ from urllib.parse import quote
 from real_engine.daemon.config import API_VERSION, OLDEST_API_VERSION, DaemonConfig
 from real_engine.daemon.errors_to_http import response_of, status_of
 from real_engine.daemon.events import EventBus
-from real_engine.errors import Conflict, EngineError, InvalidParameter
+from real_engine.errors import Conflict, EngineError, InvalidParameter, Unavailable
 from real_engine.explain.recorder import HEADER, Explanations
 from real_engine.files import write_durably
 from real_engine.http.messages import Response
@@ -87,6 +85,7 @@ class Daemon:
         """Whether it has started and not begun to end."""
         self._lock_descriptor = -1
         self._building = threading.RLock()
+        self._closing = False
         self._services: dict[str, Any] = {}
         self._on_start: list[Callable[[], None]] = []
         self._on_stop: list[Callable[[], None]] = []
@@ -182,6 +181,8 @@ class Daemon:
             with self._building:
                 found = self._services.get(name)
                 if found is None:
+                    if self._closing:
+                        raise Unavailable("the engine is ending")
                     self._directories()
                     found = self._services[name] = build()
         return cast("_Service", found)
@@ -225,7 +226,7 @@ class Daemon:
             for name in (*_DIRECTORIES, "tmp"):
                 (root / name).mkdir(exist_ok=True, mode=0o700)
         except OSError as error:
-            raise EngineError(f"cannot keep the engine's data in {root}: {error.strerror}; name another") from error
+            raise _no_place(root, error) from error
 
     def _identity(self) -> dict[str, Any]:
         """What `engine.json` says, which is written at the first start."""
@@ -242,7 +243,10 @@ class Daemon:
         import uuid
 
         made = {"id": str(uuid.uuid4()), "created": rfc3339(now())}
-        write_durably(path, json.dumps(made).encode() + b"\n", mode=0o600)
+        try:
+            write_durably(path, json.dumps(made).encode() + b"\n", mode=0o600)
+        except OSError as error:
+            raise _no_place(self.config.data_root, error) from error
         return made
 
     # --- beginning and end -------------------------------------------------------------------------------------------
@@ -262,6 +266,7 @@ class Daemon:
             Conflict: another daemon uses the data root.
             EngineError: no right to it, or a service that can't start.
         """
+        self._closing = False
         self._directories()
         self._take_lock()
         try:
@@ -271,6 +276,7 @@ class Daemon:
             _ = self.router  # all modules are loaded now: later, a container's files could be in their way
             self._restore_networks({entry.target_id for entry in self.supervisor.list() if entry.running})
             self.containers.adopt()
+            self._settle_volumes()
             for hook in self._on_start:
                 hook()
         except BaseException:
@@ -278,6 +284,13 @@ class Daemon:
             self._drop_lock()
             raise
         self.ready = True
+
+    def _settle_volumes(self) -> None:
+        """Remove what a crash has left of volumes. It goes after the adoption, which tells what is in use."""
+        try:
+            self.volumes.settle()
+        except (OSError, EngineError) as error:  # one bad volume keeps nobody from the others
+            self.log_error(f"volumes of an earlier daemon: {error}", error)
 
     def _restore_networks(self, running: set[str]) -> None:
         """Bring back bridges and rules. It goes before the adoption, which starts containers again: what a container
@@ -305,14 +318,16 @@ class Daemon:
 
     def _close_services(self) -> None:
         with self._building:
-            supervisor = self._services.get("supervisor")
-            if supervisor is not None:
-                self._quietly(supervisor.leave)
-            for name in ("containers", "networks", "volumes", "images", "supervisor"):
-                service = self._services.pop(name, None)
-                close = getattr(service, "close", None)
-                if close is not None:
-                    self._quietly(close)
+            self._closing = True  # they are closed without the lock: what still runs in them may need another of them
+            services = dict(self._services)
+        if "supervisor" in services:
+            self._quietly(services["supervisor"].leave)
+        for name in ("containers", "networks", "volumes", "images", "supervisor"):
+            close = getattr(services.get(name), "close", None)
+            if close is not None:
+                self._quietly(close)
+        with self._building:
+            self._services.clear()
 
     def _quietly(self, action: Callable[[], None]) -> None:
         try:
@@ -332,8 +347,12 @@ class Daemon:
                 f"the data root {self.config.data_root} is used by another daemon"
                 + (f" (process {holder})" if holder else "")
             ) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            os.close(descriptor)
+            raise _no_place(self.config.data_root, error) from error
         self._lock_descriptor = descriptor
 
     def _drop_lock(self) -> None:
@@ -343,12 +362,13 @@ class Daemon:
 
     def _empty(self, name: str) -> None:
         """Remove what an earlier daemon left half-done."""
+        from real_engine.images.trees import remove_tree
+
         for path in (self.config.data_root / name).iterdir():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                with contextlib.suppress(FileNotFoundError):
-                    path.unlink()
+            try:
+                remove_tree(path)
+            except OSError as error:
+                self.log_error(f"{path} is left over, and can't be removed: {error.strerror}", error)
 
     # --- requests ----------------------------------------------------------------------------------------------------
 
@@ -435,3 +455,7 @@ def _cleaned(request: Request) -> Response | None:
         return None
     location = quote(clean) + (f"?{request.query_text}" if request.query_text else "")
     return Response(301, headers={"Location": location})
+
+
+def _no_place(root: Path, error: OSError) -> EngineError:
+    return EngineError(f"cannot keep the engine's data in {root}: {error.strerror}; name another")

@@ -70,3 +70,14 @@ def test_a_terminal_without_hangul_gets_the_rest(tmp_path):
 
     assert done.returncode == 0, done.stderr
     assert "report: " in done.stdout
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a file that is always full")
+@pytest.mark.parametrize("arguments", [["--version"], ["run", "steady", "--replications", "1", "--json", "-"]])
+def test_output_that_has_no_room_is_told_in_one_line(arguments):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "classroom.cli", *arguments], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (2, "onggi: cannot write: No space left on device") == (done.returncode, done.stderr.splitlines()[-1])
+    assert "Traceback" not in done.stderr

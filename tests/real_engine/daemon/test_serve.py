@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -182,6 +183,33 @@ def test_a_data_root_that_can_not_be_used(tmp_path, capsys):
 
 
 @pytest.mark.root
+@pytest.mark.root
+def test_a_data_root_without_room(tmp_path, capsys):
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", tmp_path], check=True)
+    try:
+        with pytest.raises(OSError, match="No space"), open(tmp_path / "filler", "wb") as file:
+            file.write(b"x" * 100_000)
+        assert 2 == main(["engine", "serve", "--data-root", f"{tmp_path}/root", "-H", f"unix://{tmp_path}/s"])
+        message = f"cannot keep the engine's data in {tmp_path}/root: No space left on device; name another"
+        assert f"onggi: {message}\n" == capsys.readouterr().err
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+@pytest.mark.root
+def test_a_deep_tree_of_somebody_who_was_killed_is_removed(serve, short_path):
+    directory = short_path / "root/builds"
+    directory.mkdir(parents=True)
+    inner = os.open(directory, os.O_RDONLY)
+    for _ in range(3000):  # deeper than a path can be long, or a stack of Python deep
+        os.mkdir("d", dir_fd=inner)
+        inner, outer = os.open("d", os.O_RDONLY, dir_fd=inner), inner
+        os.close(outer)
+    os.close(inner)
+    serve()
+    assert [] == os.listdir(directory)
+
+
 def test_a_group_that_there_is_not(short_path, capsys):
     arguments = ["engine", "serve", "--data-root", str(short_path / "root"), "-H", f"unix://{short_path}/s"]
     assert 2 == main([*arguments, "-G", "no-such-group"])
@@ -244,6 +272,23 @@ def test_the_lock_is_given_back(short_path):
     first.stop()
     second._take_lock()
     second.stop()
+
+
+def test_what_ends_may_ask_for_another_part_meanwhile(short_path):
+    daemon = Daemon(DaemonConfig(short_path), ())
+    refused = []
+
+    class Containers:
+        def close(self):
+            with ThreadPoolExecutor(1) as pool:  # as its workers do, who report to it what they have seen
+                refused.append(pool.submit(lambda: daemon.networks).exception(10))
+
+    daemon._services["containers"] = Containers()
+    ending = threading.Thread(target=daemon.stop)
+    ending.start()
+    ending.join(15)
+    assert not ending.is_alive()
+    assert ["the engine is ending"] == [str(error) for error in refused]
 
 
 def test_what_was_half_done_is_removed(short_path):
