@@ -311,6 +311,8 @@ class Engine:
             cpu_shares=limits.cpu_shares,
             cpu_quota_microseconds=quota,
             cpu_period_microseconds=period,
+            cpu_realtime_period_microseconds=limits.cpu_realtime_period_microseconds,
+            cpu_realtime_runtime_microseconds=limits.cpu_realtime_runtime_microseconds,
             cpuset_cpus=limits.cpuset_cpus,
             cpuset_mems=limits.cpuset_mems,
             pids=limits.pids,
@@ -336,9 +338,7 @@ class Engine:
         for device in spec.devices:
             for source, node in _nodes(device.host_path, device.target):
                 found[node.path] = (source, node)
-                # The container makes the device itself, being in its cgroup by then; what it may open doesn't change.
-                access = device.permissions + ("" if "m" in device.permissions else "m")
-                rules.append(DeviceRule(node.kind, node.major, node.minor, access))
+                rules.append(DeviceRule(node.kind, node.major, node.minor, device.permissions))
         sources = tuple(source for source, _ in found.values())
         return tuple(node for _, node in found.values()), sources, tuple(rules)
 

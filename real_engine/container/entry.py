@@ -32,7 +32,7 @@ from real_engine.container.host import Host
 from real_engine.container.launch import Launch, Observer
 from real_engine.container.namespaces import (
     BeBornInside,
-    Clone,
+    CloneOutside,
     DieWithEngine,
     DieWithEngineStill,
     EnterContainer,
@@ -67,7 +67,7 @@ def plan_entry(
     cgroup: list[Operation] = [OpenCgroup(hierarchy, group, pid) for hierarchy, group in groups]
 
     clone: list[Operation] = [
-        Clone(0),
+        CloneOutside(),
         HideMemory(),
         *([DieWithEngine()] if found.die_with_engine else []),
         *([SetOomScore(spec.oom_score_adj)] if spec.oom_score_adj != host.oom_score_adj else []),

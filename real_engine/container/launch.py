@@ -19,7 +19,8 @@ from typing import NoReturn, Self
 
 from real_engine.container.attachments import AttachMount
 from real_engine.container.confinement import ChangeUser, CheckInterpreter, EnterDirectory, LimitResources, LookUpUser
-from real_engine.container.namespaces import Clone
+from real_engine.container.grouping import WriteSettings
+from real_engine.container.namespaces import Clone, WriteSysctls
 from real_engine.container.program import Execute
 from real_engine.container.steps import Instant, Operation, Phase, PhaseTime, Site, Step, StepClock
 from real_engine.errors import EngineError
@@ -318,6 +319,14 @@ class Launch:
             )
         elif isinstance(operation, ChangeUser) and number == errno.EINVAL:
             reason = f"{message.lower()}: that user or group does not exist in this user namespace (see /etc/subuid)"
+        elif isinstance(operation, WriteSysctls) and number:
+            status = NOT_FOUND if number == errno.ENOENT else CANNOT_START  # as Docker's command line has it
+            reason = f"error during container init: {message.rpartition(': ')[0]}: {os.strerror(number).lower()}"
+        elif isinstance(operation, WriteSettings) and number:
+            path = message.rpartition(": ")[0]
+            values = [setting.value for setting in operation.settings if setting.file == os.path.basename(path)]
+            wrote = f'failed to write "{values[0] if values else ""}": write {path}: {os.strerror(number).lower()}'
+            reason = f"unable to apply cgroup configuration: {wrote}"
         elif isinstance(operation, LimitResources):
             reason = f"error setting rlimits for ready process: {message}"
         raise StartError(text, status, reason, from_runtime)

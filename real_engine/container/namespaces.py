@@ -66,6 +66,23 @@ class Clone(Operation):
 
 
 @dataclass(slots=True)
+class CloneOutside(Operation):
+    """Make the process that is to enter a container that runs. Both it and the engine return from here."""
+
+    why: ClassVar[str] = "a process to enter with: no namespace is new, and those inside can't see it yet"
+
+    def execute(self, site: Site) -> None:
+        pid, site.pidfd = processes.clone3(0, site.cgroup_directory)
+        if pid:
+            site.pid = pid
+        else:
+            site.births += 1
+
+    def describe(self) -> str:
+        return "clone3(0)"
+
+
+@dataclass(slots=True)
 class JoinNamespaces(Operation):
     """Move into namespaces that exist, each by its path."""
 
@@ -251,14 +268,18 @@ class WriteSysctls(Operation):
     settings: dict[str, str]
 
     def execute(self, site: Site) -> None:
+        resolve = processes.RESOLVE_BENEATH | processes.RESOLVE_NO_SYMLINKS
         for name, value in self.settings.items():
             path = "sys/" + name.replace(".", "/")
-            resolve = processes.RESOLVE_BENEATH | processes.RESOLVE_NO_SYMLINKS
-            descriptor = processes.openat2(site.trees.get("/proc", AT_FDCWD), path, os.O_WRONLY, resolve)
+            # The call before the path, as those who read runc's messages know them.
+            try:
+                descriptor = processes.openat2(site.trees.get("/proc", AT_FDCWD), path, os.O_WRONLY, resolve)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, f"open /proc/{path}") from error
             try:
                 os.write(descriptor, value.encode())
             except OSError as error:
-                raise OSError(error.errno, error.strerror, f"/proc/{path}") from error
+                raise OSError(error.errno, error.strerror, f"write /proc/{path}") from error
             finally:
                 os.close(descriptor)
 

@@ -47,7 +47,8 @@ class Limits:
     `memory_bytes` counts page cache. `memory_swap_bytes` is memory and swap together, `UNLIMITED` (-1) any amount; None
     means twice the memory, as Docker has it. `cpus` is a quota in each period of 100 ms, and the other way to say so is
     `cpu_quota_microseconds` in each `cpu_period_microseconds`. `cpu_shares` (1024 is usual) count only when CPUs are
-    short. `cpuset_cpus` and `cpuset_mems` are lists such as `0-2,4`. Block I/O: `blkio_weight` is from 10 to 1000.
+    short. The numbers of real time are of the time that SCHED_FIFO and SCHED_RR may take. `cpuset_cpus` and
+    `cpuset_mems` are lists such as `0-2,4`. Block I/O: `blkio_weight` is from 10 to 1000.
 
     Raises:
         EngineError: less memory than 6 MiB, no CPU, no process, or numbers that contradict each other.
@@ -63,6 +64,8 @@ class Limits:
     cpu_shares: int | None = None
     cpu_quota_microseconds: int | None = None
     cpu_period_microseconds: int | None = None
+    cpu_realtime_period_microseconds: int | None = None
+    cpu_realtime_runtime_microseconds: int | None = None
     cpuset_cpus: str = ""
     cpuset_mems: str = ""
     blkio_weight: int | None = None

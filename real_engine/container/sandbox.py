@@ -88,8 +88,12 @@ DEVICES = tuple(
         ("tty", 5, 0),
     )
 )
-# What may be used beside them: console, ptmx, and the slaves of pseudo-terminals.
+# Every device may be made, and only these be used: programs that unpack an archive, or fill a root file system, make
+# nodes that they never open (moby, oci/defaults.go). Beside the devices above they are console, ptmx, and the slaves of
+# pseudo-terminals.
 DEVICE_RULES = (
+    DeviceRule("c", None, None, "m"),
+    DeviceRule("b", None, None, "m"),
     *(DeviceRule(device.kind, device.major, device.minor) for device in DEVICES),
     DeviceRule("c", 5, 1),
     DeviceRule("c", 5, 2),

@@ -22,9 +22,10 @@ class Query:
         InvalidParameter: more fields than anybody means, or a NUL, which no name or path can hold.
     """
 
-    __slots__ = ("_values",)
+    __slots__ = ("_text", "_values")
 
     def __init__(self, text: str = "") -> None:
+        self._text = text
         self._values: dict[str, list[str]] = {}
         if "%00" in text:
             raise InvalidParameter("invalid query: it has a NUL in it")
@@ -40,6 +41,14 @@ class Query:
         """The first value of that name."""
         values = self._values.get(name)
         return values[0] if values else default
+
+    def path(self, name: str) -> str:
+        """The first value of that name, as the name of a file: bytes that are no UTF-8 are kept, as surrogates.
+
+        (`os.fsencode` gives them back. Everywhere else they become U+FFFD, as Go's decoder makes them.)
+        """
+        fields = parse_qsl(self._text, keep_blank_values=True, max_num_fields=_MOST_FIELDS, errors="surrogateescape")
+        return next((value for key, value in fields if key == name), "")
 
     def all(self, name: str) -> list[str]:
         """Every value of that name."""

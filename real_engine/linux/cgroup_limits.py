@@ -33,6 +33,8 @@ class Wanted:
     cpu_shares: int | None = None
     cpu_quota_microseconds: int | None = None
     cpu_period_microseconds: int | None = None
+    cpu_realtime_period_microseconds: int | None = None
+    cpu_realtime_runtime_microseconds: int | None = None
     cpuset_cpus: str = ""
     cpuset_mems: str = ""
     pids: int | None = None
@@ -50,7 +52,13 @@ class Wanted:
 
     def _find_controllers(self) -> frozenset[str]:
         memory = (self.memory_bytes, self.memory_swap_bytes, self.memory_reservation_bytes, self.memory_swappiness)
-        cpu = (self.cpu_shares, self.cpu_quota_microseconds, self.cpu_period_microseconds)
+        cpu = (
+            self.cpu_shares,
+            self.cpu_quota_microseconds,
+            self.cpu_period_microseconds,
+            self.cpu_realtime_period_microseconds,
+            self.cpu_realtime_runtime_microseconds,
+        )
         rates = (self.read_bytes, self.write_bytes, self.read_operations, self.write_operations)
         needed = {
             "memory": self.oom_kill_disable or any(value is not None for value in memory),
@@ -130,6 +138,11 @@ def _v1_settings(wanted: Wanted) -> _Table:
         yield "cpu", Setting("cpu.cfs_period_us", str(wanted.cpu_period_microseconds)), False
     if wanted.cpu_quota_microseconds is not None:
         yield "cpu", Setting("cpu.cfs_quota_us", str(wanted.cpu_quota_microseconds)), False
+    # Those who ask have been told where a kernel has no such group scheduling; v2 has none in any kernel.
+    if wanted.cpu_realtime_period_microseconds is not None:
+        yield "cpu", Setting("cpu.rt_period_us", str(wanted.cpu_realtime_period_microseconds)), True
+    if wanted.cpu_realtime_runtime_microseconds is not None:
+        yield "cpu", Setting("cpu.rt_runtime_us", str(wanted.cpu_realtime_runtime_microseconds)), True
     yield from _cpuset_and_pids(wanted)
     if wanted.blkio_weight is not None:
         for file in ("blkio.weight", "blkio.bfq.weight"):

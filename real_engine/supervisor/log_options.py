@@ -12,6 +12,9 @@ DRIVERS = ("json-file", "local", "none")
 
 _COMMON = ("max-size", "max-file", "compress")
 _ATTRIBUTES = ("labels", "labels-regex", "env", "env-regex", "tag")
+# Of every driver, and not its own business (moby, daemon/logger/factory.go).
+_MODES, _EVERY_DRIVERS = ("", "blocking", "non-blocking"), ("mode", "max-buffer-size")
+_BUFFER_BYTES = 1_000_000  # moby, daemon/logger/ring.go
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kKmMgGtTpP])?[iI]?[bB]?")
 _FAILED = "failed to initialize logging driver: "
 _LOCAL_SIZE, _LOCAL_FILES = 20_000_000, 5  # moby, daemon/logger/local/config.go
@@ -49,6 +52,17 @@ class LogOptions:
         """
         return _rotation(self.driver, self.options)
 
+    @cached_property
+    def buffer_bytes(self) -> int | None:
+        """How much may wait to be written while the program goes on; None: the program waits for its log.
+
+        Raises:
+            EngineError: a size that is none.
+        """
+        if self.options.get("mode") != "non-blocking":
+            return None
+        return _size(self.options["max-buffer-size"], 1024) if "max-buffer-size" in self.options else _BUFFER_BYTES
+
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
@@ -62,16 +76,30 @@ class Rotation:
 def validate(driver: str, options: Mapping[str, str]) -> None:
     """Look at a driver and the names of its options, as is done when a container is created.
 
-    Values are looked at when it starts (`LogOptions.rotation`), as Docker does.
+    Values are looked at when it starts (`LogOptions.rotation`), as Docker does, but for the mode and its buffer's size.
 
     Raises:
-        InvalidParameter: a driver or option that doesn't exist.
+        InvalidParameter: a driver, option or mode that doesn't exist, or a buffer that isn't meant.
     """
     if driver not in DRIVERS:
         raise InvalidParameter(f"logger: no log driver named '{driver}' is registered")
     if driver == "none" and options:
         raise InvalidParameter("invalid logging opts for driver none")
+    mode = options.get("mode", "")
+    if mode not in _MODES:
+        raise InvalidParameter(f"logger: logging mode not supported: {mode}")
+    if "max-buffer-size" in options:
+        if mode != "non-blocking":
+            raise InvalidParameter("logger: max-buffer-size option is only supported with 'mode=non-blocking'")
+        try:
+            _size(options["max-buffer-size"], 1024)
+        except EngineError as error:
+            raise InvalidParameter(
+                f"error parsing option max-buffer-size: {str(error).removeprefix(_FAILED)}"
+            ) from error
     for name in options:
+        if name in _EVERY_DRIVERS:
+            continue
         if driver == "json-file" and name not in (*_COMMON, *_ATTRIBUTES):
             raise InvalidParameter(f"unknown log opt '{name}' for json-file log driver")
         if driver == "local" and name not in _COMMON:
@@ -159,9 +187,9 @@ def _rotation(driver: str, options: Mapping[str, str]) -> Rotation:
     return Rotation(size, max(1, files), compress)
 
 
-def _size(text: str) -> int:
-    """Bytes, with units of thousands as log sizes have (docker/go-units, FromHumanSize)."""
+def _size(text: str, unit: int = 1000) -> int:
+    """Bytes, in units of thousands as a log's files have (docker/go-units, FromHumanSize), or of 1024 as memory has."""
     found = _SIZE.fullmatch(text)
     if found is None:
         raise EngineError(f"{_FAILED}invalid size: '{text}'")
-    return int(float(found[1]) * 1000 ** ("kmgtp".index(found[2].lower()) + 1 if found[2] else 0))
+    return int(float(found[1]) * unit ** ("kmgtp".index(found[2].lower()) + 1 if found[2] else 0))

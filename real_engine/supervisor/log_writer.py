@@ -77,13 +77,15 @@ class LogWriter:
         for text, piece_time in self._lines[stream].rest(self._clock()):
             self._append([self._entry(stream, text, piece_time)])
 
-    def close(self) -> None:
-        """Log what is left, and close the file."""
+    def close(self, done: Callable[[], None] | None = None) -> None:
+        """Log what is left, and close the file; `done` is called then."""
         for stream in self._lines:
             self.end(stream)
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+        if done is not None:
+            done()
 
     def _entries(self, stream: str, lines: bytes, nanoseconds: int) -> list[bytes]:
         """The entries for whole lines, `lines` being without its last newline."""

@@ -86,6 +86,7 @@ class Target:
         self._log: LogWriter | None = None
         self._streams_timer: Timer | None = None
         self._acknowledge_timer: Timer | None = None
+        self._streams_closed = False
         self._streams_over = False
         self._acknowledged = False
 
@@ -166,7 +167,7 @@ class Target:
         try:
             self._options = options
             if options.log is not None and options.log.driver != "none":
-                self._log = LogWriter(options.log, failed=self._log_failed, recovered=self._log_recovered, work=work)
+                self._log = self._open_log(options.log, work)
             stdio = None
             if not options.tty:
                 stdio = self._make_pipes(options.stdin, theirs, ours)
@@ -364,17 +365,21 @@ class Target:
             self._report()
         if not any(output.open for output in self._outputs):
             self._finish_streams()
-        elif not self._streams_over:
+        elif not self._streams_closed:
             self._streams_timer = self._host.loop.call_later(STREAMS_SECONDS, self._finish_streams)
 
     def _finish_streams(self) -> None:
         """No more is read of what the program, or who has its streams, wrote."""
-        if self._streams_over:
+        if self._streams_closed:
             return
-        self._streams_over = True
+        self._streams_closed = True
         if self._streams_timer is not None:
             self._streams_timer.cancel()
-        self._close_streams()
+        self._close_streams(self._output_kept)
+
+    def _output_kept(self) -> None:
+        """All that was read is in the log, or dropped."""
+        self._streams_over = True
         if not self.is_exec:
             self._report()
         self._let_go()
@@ -406,7 +411,7 @@ class Target:
     def _fail(self) -> None:
         """Its start has failed. The daemon may write why to the clients of an exec, so they are kept until it has."""
         self.state = EXITED
-        self._streams_over = True
+        self._streams_closed = self._streams_over = True
         self._close_streams()
         if self.is_exec and self._host.daemon_listens:
             self._acknowledge_timer = self._host.loop.call_later(ACKNOWLEDGE_SECONDS, self.daemon_silent)
@@ -417,11 +422,19 @@ class Target:
     def _give_up(self) -> None:
         """It won't be started: nothing of it is left."""
         self.state = EXITED
-        self._streams_over = self._acknowledged = True
+        self._streams_closed = self._streams_over = self._acknowledged = True
         self._close_streams()
         self._let_go()
 
-    def _close_streams(self) -> None:
+    def _open_log(self, options: LogOptions, work: Callable[[Iterator[None]], None]) -> LogWriter:
+        if options.buffer_bytes is None:
+            return LogWriter(options, failed=self._log_failed, recovered=self._log_recovered, work=work)
+        from real_engine.supervisor.log_buffer import BufferedLogWriter  # with threads, which nothing else here needs
+
+        return BufferedLogWriter(options, failed=self._log_failed, recovered=self._log_recovered, loop=self._host.loop)
+
+    def _close_streams(self, done: Callable[[], None] | None = None) -> None:
+        """Read and write no more; `done` is called when the log is whole."""
         for output in self._outputs:
             output.close()
         if self._input is not None:
@@ -429,9 +442,11 @@ class Target:
         if self._terminal >= 0:
             os.close(self._terminal)
             self._terminal = -1
-        if self._log is not None:
-            self._log.close()
-            self._log = None
+        log, self._log = self._log, None
+        if log is not None:
+            log.close(done)
+        elif done is not None:
+            done()
 
     def _running_process(self) -> Process:
         if self.process is None or self.state != RUNNING:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from real_engine.daemon.containers import fields, requests
-from real_engine.daemon.containers.discards import discard_limits
+from real_engine.daemon.containers.discards import useless_ports
 from real_engine.daemon.containers.merge import command, merge
 from real_engine.daemon.containers.record import Record, new_id, timestamp
 from real_engine.errors import InvalidParameter, NotFound
@@ -58,7 +58,8 @@ def create(
             if told.told:
                 told.call = f"{config['Image']} is {image.id[:19]}…, {len(image.layers)} layers"
     requests.check_host_config(host, config)
-    warnings = discard_limits(host, containers.controllers)
+    requests.check_no_nul(config)
+    warnings = [*containers.discard_limits(host), *useless_ports(host)]
     merge(config, (image.config.get("config") or {}) if image else {})
     requests.check_config(config)
     if config.get("StopSignal"):

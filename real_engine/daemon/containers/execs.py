@@ -11,6 +11,7 @@ from real_engine.container.container import StartError
 from real_engine.container.spec import ExecSpec
 from real_engine.daemon.containers.merge import environment
 from real_engine.daemon.containers.record import Record, new_id
+from real_engine.daemon.containers.requests import check_no_nul
 from real_engine.daemon.containers.streams import parse_detach_keys
 from real_engine.daemon.containers.translate import DEFAULT_PATH
 from real_engine.errors import Conflict, EngineError, InvalidParameter, NotFound
@@ -94,20 +95,19 @@ class Execs:
             raise Conflict(f"Container {record.id} is restarting, wait until the container is running")
         if settings.get("DetachKeys"):
             parse_detach_keys(settings["DetachKeys"])
-        execution = self.make(record, settings)
-        self._containers.publish(record, f"exec_create: {' '.join(execution.argv)}", {"execID": execution.id})
-        return execution
+        return self.make(record, settings)
 
     def make(self, record: Record, settings: Json) -> Execution:
-        """Prepare one without telling anybody, as health checks do.
+        """Prepare one in a container that may run, as health checks do.
 
         Raises:
-            InvalidParameter: no command.
+            InvalidParameter: no command, or what no program can be given.
             NotFound: the container has been removed.
         """
         argv = settings.get("Cmd") or []
         if not argv or not all(isinstance(one, str) for one in argv):
             raise InvalidParameter("No exec command specified")
+        check_no_nul(settings)
         execution = Execution(
             new_id(), record, list(argv), settings, settings.get("User") or record.config["User"] or "0"
         )
@@ -119,6 +119,7 @@ class Execs:
         if record.state.dead:  # removed just now, and what it had has been forgotten
             self.forget(record)
             raise NotFound(f"No such container: {record.id}")
+        self._containers.publish(record, f"exec_create: {' '.join(execution.argv)}", {"execID": execution.id})
         return execution
 
     def check_startable(self, execution: Execution) -> None:
@@ -144,7 +145,6 @@ class Execs:
         keys: bytes = b"",
         pending: bytes = b"",
         size: tuple[int, int] | None = None,
-        quietly: bool = True,
         explain: Callable[[str], None] | None = None,
     ) -> None:
         """Start it, its streams on the descriptor `connection` if there is one.
@@ -159,8 +159,7 @@ class Execs:
         with execution.lock:
             self.check_startable(execution)
             execution.started = True
-        if not quietly:
-            self._containers.publish(record, f"exec_start: {' '.join(execution.argv)}", {"execID": execution.id})
+        self._containers.publish(record, f"exec_start: {' '.join(execution.argv)}", {"execID": execution.id})
         supervisor = self._containers.supervisor
         try:
             if connection is not None:
@@ -266,10 +265,12 @@ class Execs:
         with self._lock:
             execution = self._executions.get(event.target_id)
         if execution is not None and execution.exit_code is None:
-            self._set_ended(execution, event.status)
+            self._note_end(execution, event.status)
+            # Before whoever waits goes on: what a health check found is told after the end of its program.
             self._containers.publish(
                 execution.record, "exec_die", {"execID": execution.id, "exitCode": str(event.status)}
             )
+            self._wake(execution)
         self._containers.supervisor.acknowledge(event.target_id)
 
     def detached(self, identifier: str) -> None:
@@ -292,9 +293,18 @@ class Execs:
             self._executions = {key: one for key, one in self._executions.items() if one.record is not record}
 
     def _set_ended(self, execution: Execution, status: int) -> None:
+        self._note_end(execution, status)
+        self._wake(execution)
+
+    @staticmethod
+    def _note_end(execution: Execution, status: int) -> None:
         with execution.lock:
             if execution.exit_code is None:
                 execution.running, execution.exit_code = False, status
+
+    @staticmethod
+    def _wake(execution: Execution) -> None:
+        with execution.lock:
             execution.begun.set()  # whoever waits for its start learns that it has ended
             for descriptor in execution.waiters:
                 os.eventfd_write(descriptor, 1)

@@ -67,7 +67,8 @@ def read_archive(containers: "Containers", record: Record, path: str) -> tuple[J
             status.update(_status(root, path, record))
             yield b""
             followed = _followed(root, path)
-            yield from write_tar(root, {followed: status["name"] if followed != "." else "/"}, whole_seconds=True)
+            name = posixpath.basename(followed) if followed != "." else "/"
+            yield from write_tar(root, {followed: name}, whole_seconds=True)
 
     archive = pieces()
     with _while_it_exists(record):
@@ -102,7 +103,7 @@ def write_archive(
         except InvalidArchive as error:
             raise InvalidParameter(str(error)) from error
         except OSError as error:
-            raise EngineError(f"cannot write to {path} of the container: {error.strerror}") from error
+            raise EngineError(f"cannot write to {shown(path)} of the container: {error.strerror}") from error
         finally:
             os.close(directory)
     containers.publish(record, "extract-to-dir")
@@ -169,14 +170,19 @@ def _status(root: int, path: str, record: Record) -> Json:
     finally:
         os.close(parent)
     if path.endswith("/") and not stat.S_ISDIR(found.st_mode) and not target:
-        raise InvalidParameter(f"{path}: not a directory")
+        raise InvalidParameter(f"{shown(path)}: not a directory")
     return {
-        "name": name if name not in ("", ".") else "/",
+        "name": shown(name) if name not in ("", ".") else "/",
         "size": found.st_size,
         "mode": go_mode(found.st_mode),
         "mtime": rfc3339(found.st_mtime_ns),
-        "linkTarget": target,
+        "linkTarget": shown(target),
     }
+
+
+def shown(path: str) -> str:
+    """A path as it can be told in JSON: bytes that are no UTF-8 become U+FFFD."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def go_mode(mode: int) -> int:
@@ -210,8 +216,8 @@ def _followed(root: int, path: str) -> str:
 
 def _missing(path: str, record: Record, error: OSError) -> EngineError:
     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-        return NotFound(f"Could not find the file {path} in container {record.name}")
-    return EngineError(f"cannot open {path} of the container: {error.strerror}")
+        return NotFound(f"Could not find the file {shown(path)} in container {record.name}")
+    return EngineError(f"cannot open {shown(path)} of the container: {error.strerror}")
 
 
 def _on_a_volume(record: Record, path: str) -> bool:

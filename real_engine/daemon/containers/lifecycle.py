@@ -15,6 +15,7 @@ from real_engine.container.container import StartError
 from real_engine.daemon.containers import requests, views
 from real_engine.daemon.containers.health import HealthMonitor, has_check
 from real_engine.daemon.containers.merge import environment
+from real_engine.daemon.containers.propagation import check_propagation
 from real_engine.daemon.containers.record import Health, Record, State
 from real_engine.daemon.containers.translate import container_spec
 from real_engine.errors import Conflict, EngineError, InvalidParameter, NotFound, NotModified
@@ -72,6 +73,7 @@ class Lifecycle:
         try:
             with recorder.span("start", "MountVolumes", "volumes of the container"):
                 points = containers.storage.acquire(record)
+                check_propagation(points)
             with recorder.span("network", "AttachNetwork", "attach"):
                 attached = containers.networking.attach(record)
             spec = container_spec(containers, record, attached, points)

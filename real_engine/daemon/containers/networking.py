@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 _HOST_NETWORK = "container cannot be disconnected from host network or connected to host network"
+_PREDEFINED = ("bridge", "host", "none")
 _ASKED = ("IPAMConfig", "Links", "Aliases", "DriverOpts", "MacAddress")
 
 
@@ -150,6 +151,7 @@ class Networking:
                 raise InvalidParameter(_HOST_NETWORK)
             record.networks[network.name] = {key: settings[key] for key in _ASKED if settings.get(key)}
             record.networks[network.name]["NetworkID"] = network.id
+            _call_by_id(record, network.name)
             try:
                 if record.state.running and not record.state.restarting:
                     try:
@@ -202,12 +204,8 @@ class Networking:
         settings = record.networks[name]
         network = self._networks.get(name)
         addresses = settings.get("IPAMConfig") or {}
-        user_defined = network.name not in ("bridge", "host", "none")
-        if user_defined:
-            aliases = list(settings.get("Aliases") or [])
-            if record.short_id not in aliases:
-                aliases.append(record.short_id)
-            settings["Aliases"] = aliases
+        user_defined = network.name not in _PREDEFINED
+        _call_by_id(record, network.name)
         links = settings.get("Links") or (record.host_config["Links"] if user_defined else None) or ()
         host = record.host_config
         endpoint = self._networks.connect(
@@ -296,6 +294,14 @@ class Networking:
             source = self._containers.path(other) / name
             if source.exists():
                 (self._containers.path(record) / name).write_bytes(source.read_bytes())
+
+
+def _call_by_id(record: Record, network: str) -> None:
+    """On a network of a user's own a container is found by its short id too."""
+    settings = record.networks[network]
+    aliases = list(settings.get("Aliases") or [])
+    if network not in _PREDEFINED and record.short_id not in aliases:
+        settings["Aliases"] = [*aliases, record.short_id]
 
 
 def _check_stays(record: Record) -> None:

@@ -5,6 +5,7 @@ for people search for them.
 """
 
 import copy
+import json
 import os
 import re
 import signal
@@ -76,6 +77,7 @@ _RESOURCES: dict[str, tuple[fields.Kind, Any]] = {
     "MemoryReservation": ("int", 0),
     "MemorySwap": ("int", 0),
     "MemorySwappiness": ("int", None),
+    "KernelMemory": ("int", None),
     "OomKillDisable": ("bool", False),
     "PidsLimit": ("int", None),
     "Ulimits": (fields.ULIMITS, []),
@@ -127,7 +129,7 @@ _HOST_CONFIG: dict[str, tuple[fields.Kind, Any]] = {
     "MaskedPaths": (fields.STRINGS, None),
     "ReadonlyPaths": (fields.STRINGS, None),
 }
-_OPTIONAL_HOST_CONFIG = ("Annotations", "StorageOpt", "Tmpfs", "Sysctls", "Mounts", "Init")
+_OPTIONAL_HOST_CONFIG = ("KernelMemory", "Annotations", "StorageOpt", "Tmpfs", "Sysctls", "Mounts", "Init")
 
 
 def config(given: Mapping[str, Any]) -> Json:
@@ -195,6 +197,7 @@ def check_config(config: Mapping[str, Any]) -> None:
     Raises:
         InvalidParameter: what is wrong with it.
     """
+    check_no_nul(config)
     for pair in config["Env"] or ():
         if not pair or pair.startswith("="):
             raise InvalidParameter(f"invalid environment variable: {pair}")
@@ -211,6 +214,19 @@ def check_config(config: Mapping[str, Any]) -> None:
         raise InvalidParameter("Retries in Healthcheck cannot be negative")
     if config.get("StopTimeout") is not None and config["StopTimeout"] < -1:
         raise InvalidParameter(f"Invalid stop timeout: {config['StopTimeout']}")
+
+
+def check_no_nul(given: Mapping[str, Any]) -> None:
+    """Raise about a NUL in what the kernel takes as a string, which ends there: it would mean something else.
+
+    Raises:
+        InvalidParameter: names the field.
+    """
+    for field in ("Cmd", "Entrypoint", "Env", "WorkingDir", "User", "Hostname", "Domainname"):
+        value = given.get(field) or ()
+        for text in (value,) if isinstance(value, str) else value:
+            if "\0" in text:
+                raise InvalidParameter(f"{field} can't contain a NUL byte: {json.dumps(text)}")
 
 
 def check_host_config(host: Mapping[str, Any], config: Mapping[str, Any]) -> None:
@@ -270,6 +286,11 @@ def check_resources(host: Mapping[str, Any]) -> None:
         raise InvalidParameter("Minimum memory reservation allowed is 6MB")
     if memory and reservation > memory:
         raise InvalidParameter("Minimum memory limit can not be less than memory reservation limit, see usage")
+    if 0 < host.get("KernelMemory", 0) < _LEAST_MEMORY:
+        raise InvalidParameter("Minimum kernel memory limit allowed is 6MB")
+    period, runtime = host["CpuRealtimePeriod"], host["CpuRealtimeRuntime"]
+    if period and runtime > period:
+        raise InvalidParameter("cpu real-time runtime cannot be higher than cpu real-time period")
     nano, processors = host["NanoCpus"], os.cpu_count() or 1
     if nano and (host["CpuPeriod"] or host["CpuQuota"]):
         other = "Period" if host["CpuPeriod"] else "Quota"

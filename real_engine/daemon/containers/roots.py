@@ -1,7 +1,12 @@
 """A container's root directory with its volumes in it, as a descriptor: of one that runs, and of one that does not.
 
-Where it runs, `/proc/PID/root` leads into its mount namespace. Where it does not, the same mounts are made in a mount
-namespace that a thread makes and nothing lives in. It goes with its last descriptor, also when the engine is killed.
+What is seen is what the container keeps: its root file system, its volumes and binds, and the files with its names.
+What the kernel makes up in it is not there (/proc, /sys, /dev), nor is what lives in memory, or was mounted by itself.
+Docker shows none of that either, and root of the host has no business with files that a container could arrange so.
+
+Where it does not run, its root is mounted. Where it runs, the mount of its root is copied, for two overlays must not
+write to one upper directory. The others are put onto that in a mount namespace that a thread makes and nothing lives
+in. It goes with its last descriptor, also when the engine is killed.
 """
 
 import contextlib
@@ -14,11 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from real_engine.daemon.containers.record import Record
+from real_engine.daemon.containers.translate import NAME_FILES
 from real_engine.errors import NotFound
 from real_engine.images.rootfs import mounted
 from real_engine.images.trees import remove_tree
 from real_engine.linux import mounts
-from real_engine.linux.processes import CLONE_NEWNS, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2, unshare
+from real_engine.linux.processes import CLONE_NEWNS, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2, setns, unshare
 from real_engine.volumes.mounts import MountPoint
 
 if TYPE_CHECKING:
@@ -40,14 +46,16 @@ def root_of(containers: "Containers", record: Record, *, writable: bool = False)
         EngineError: a volume's driver is away.
     """
     with contextlib.ExitStack() as stack, contextlib.ExitStack() as setup:
-        root = _running_root(containers, record)
-        if root is None:
+        running = _running_root(containers, record)
+        if running is None:
             (stack if writable else setup).enter_context(record.lock)
-            root = _running_root(containers, record)  # it may have been started while we waited
-        if root is None:
+            running = _running_root(containers, record)  # it may have been started while we waited
+        if running is None:
             root = stack.enter_context(_stopped_root(containers, record, writable=writable))
         else:
-            stack.callback(os.close, root)
+            for descriptor in running:
+                setup.callback(os.close, descriptor)
+            root = stack.enter_context(_copied_root(containers, record, *running))
         setup.close()
         yield root
 
@@ -72,17 +80,53 @@ def _stopped_root(containers: "Containers", record: Record, *, writable: bool) -
         yield root
 
 
-def _running_root(containers: "Containers", record: Record) -> int | None:
+@contextlib.contextmanager
+def _copied_root(containers: "Containers", record: Record, true_root: int, true_namespace: int) -> Iterator[int]:
+    """The root of a container that runs, where only that is mounted in it which it keeps."""
+    directory = containers.path(record)
+    with contextlib.ExitStack() as stack:
+        points = [point for point in stack.enter_context(containers.storage.borrowed(record)) if point.type != "tmpfs"]
+        taken = {point.destination for point in points}
+        for name, target in NAME_FILES.items():
+            if target not in taken and (directory / name).exists():
+                points.append(MountPoint("bind", target, str(directory / name)))
+        copies: list[int] = []
+
+        def copy() -> None:
+            with contextlib.ExitStack() as opened:
+                # Only who is in a mount namespace may copy its mounts. Who comes back is at the top of his own, and we
+                # may have been in a chroot.
+                own = os.open(_OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
+                opened.callback(os.close, own)
+                top = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                opened.callback(os.close, top)
+                setns(true_namespace, CLONE_NEWNS)
+                copies.append(mounts.open_tree_clone(b"", true_root))
+                stack.callback(os.close, copies[0])
+                setns(own, CLONE_NEWNS)
+                os.fchdir(top)
+                os.chroot(".")
+            _furnish(copies[0], directory, points)
+
+        stack.callback(os.close, _in_a_namespace(copy))
+        yield copies[0]
+
+
+def _running_root(containers: "Containers", record: Record) -> tuple[int, int] | None:
+    """The root of a container that runs, and its mount namespace."""
     with record.lock:
         if not record.state.running or record.state.restarting or not record.state.pid:
             return None
+        opened: list[int] = []
         try:
-            root = os.open(f"/proc/{record.state.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            opened.append(os.open(f"/proc/{record.state.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+            opened.append(os.open(f"/proc/{record.state.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC))
         except (FileNotFoundError, ProcessLookupError):
-            return None  # it has just ended, and the report of that is on its way
-    if is_still(containers, record):
-        return root
-    os.close(root)
+            pass  # it has just ended, and the report of that is on its way
+    if len(opened) == 2 and is_still(containers, record):
+        return opened[0], opened[1]
+    for descriptor in opened:
+        os.close(descriptor)
     return None
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from real_engine.daemon.containers import adoption, fields, listing, requests, views
 from real_engine.daemon.containers.building import ContainerSteps
 from real_engine.daemon.containers.create import create, prepare_init_layer
-from real_engine.daemon.containers.discards import discard_limits
+from real_engine.daemon.containers.discards import discard_limits, files_of
 from real_engine.daemon.containers.execs import Execs
 from real_engine.daemon.containers.lifecycle import Lifecycle, not_running
 from real_engine.daemon.containers.networking import Networking
@@ -29,7 +29,9 @@ from real_engine.daemon.host import usable_controllers
 from real_engine.errors import Conflict, InvalidParameter, NotFound
 from real_engine.explain import recorder
 from real_engine.filters import Filters
+from real_engine.linux import cgroups
 from real_engine.supervisor.client import Event, SupervisorClient
+from real_engine.supervisor.runtime import group_name
 
 if TYPE_CHECKING:
     import builtins
@@ -72,6 +74,19 @@ class Containers:
     def controllers(self) -> set[str]:
         """The cgroup controllers by which containers can be limited here, by their names of v1."""
         return {"blkio" if name == "io" else name for name in usable_controllers()}
+
+    def discard_limits(self, host_config: Json) -> "builtins.list[str]":
+        """Take limits out of a HostConfig that can't be set here; returns warnings.
+
+        Raises:
+            InvalidParameter: one that isn't left out in silence: the kernel has no real-time scheduling of groups.
+        """
+        hierarchies = cgroups.hierarchies(parent=group_name(self.daemon.config.data_root))
+        has = files_of(hierarchies)
+        realtime = host_config["CpuRealtimePeriod"] or host_config["CpuRealtimeRuntime"]
+        if realtime and not ("cpu" in self.controllers and has("cpu", ("cpu.rt_runtime_us",))):
+            raise InvalidParameter("Your kernel does not support CPU real-time scheduler")
+        return discard_limits(host_config, self.controllers, has)
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
@@ -166,7 +181,11 @@ class Containers:
                     reason = "Restart policy cannot be updated because AutoRemove is enabled for the container"
                     raise Conflict(f"Cannot update container {record.id}: {reason}")
             requests.check_host_config(host, record.config)
-            warnings = discard_limits(host, self.controllers)
+            unsaid = requests.host_config({})
+            asked = {**unsaid, **changes}
+            warnings = self.discard_limits(asked)  # of what is asked for now, and not again of what it has
+            host |= {name: value for name, value in asked.items() if name in changes or value != unsaid.get(name)}
+            host.pop("KernelMemory", None)
             if record.state.running and not record.state.restarting:
                 with contextlib.suppress(NotFound):  # it has ended, and the report of it is on its way
                     self.supervisor.update(record.id, limits(host))

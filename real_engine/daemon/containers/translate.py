@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from real_engine.daemon.containers.networking import Attached
     from real_engine.daemon.containers.service import Containers
 
-__all__ = ["DEFAULT_PATH", "container_spec", "limits"]
+__all__ = ["DEFAULT_PATH", "NAME_FILES", "container_spec", "limits"]
 
 Json = dict[str, Any]
 
-_NAME_FILES = {"hostname": "/etc/hostname", "hosts": "/etc/hosts", "resolv.conf": "/etc/resolv.conf"}
+NAME_FILES = {"hostname": "/etc/hostname", "hosts": "/etc/hosts", "resolv.conf": "/etc/resolv.conf"}
 
 
 def container_spec(
@@ -99,6 +99,8 @@ def limits(host: Mapping[str, Any]) -> Limits:
         cpu_shares=host["CpuShares"] or None,
         cpu_quota_microseconds=host["CpuQuota"] or None,
         cpu_period_microseconds=host["CpuPeriod"] or None,
+        cpu_realtime_period_microseconds=host["CpuRealtimePeriod"] or None,
+        cpu_realtime_runtime_microseconds=host["CpuRealtimeRuntime"] or None,
         cpuset_cpus=host["CpusetCpus"],
         cpuset_mems=host["CpusetMems"],
         pids=host["PidsLimit"] if host["PidsLimit"] and host["PidsLimit"] > 0 else None,
@@ -165,7 +167,7 @@ def _no_new_privileges(options: "list[str] | tuple[()]") -> bool:
 def _mounts(record: Record, directory: Path, points: list[MountPoint]) -> tuple[Mount, ...]:
     found = []
     taken = {point.destination for point in points}
-    for name, target in _NAME_FILES.items():
+    for name, target in NAME_FILES.items():
         if target not in taken and (directory / name).exists():
             found.append(Mount("bind", target, str(directory / name), read_only=record.host_config["ReadonlyRootfs"]))
     for point in points:

@@ -40,6 +40,8 @@ class ContainerRoutes:
     def create(self, request: Request) -> Response:
         """POST /containers/create."""
         body = _object(request)
+        for key in [key for key in body if key.lower() == "hostconfig"]:
+            _without_removed(request, body[key])
         record, warnings = self._containers.create(body, request.query.get("name"), request.query.get("platform"))
         return Response.json({"Id": record.id, "Warnings": warnings}, status=201)
 
@@ -85,7 +87,9 @@ class ContainerRoutes:
 
     def update(self, request: Request) -> Response:
         """POST /containers/{name}/update."""
-        return Response.json({"Warnings": self._containers.update(request.match["name"], _object(request))})
+        body = _object(request)
+        _without_removed(request, body)
+        return Response.json({"Warnings": self._containers.update(request.match["name"], body)})
 
     def resize(self, request: Request) -> Response:
         """POST /containers/{name}/resize."""
@@ -268,6 +272,13 @@ def _object(request: Request) -> Json:
     return body
 
 
+def _without_removed(request: Request, host_config: Any) -> None:
+    """Take out what the client's API has no more: limits of the kernel's memory, since 1.42."""
+    if isinstance(host_config, dict) and (request.version is None or request.version >= (1, 42)):
+        for key in [key for key in host_config if key.lower() == "kernelmemory"]:
+            del host_config[key]
+
+
 def _seconds(request: Request) -> int | None:
     text = request.query.get("t")
     if not text:
@@ -279,7 +290,7 @@ def _seconds(request: Request) -> int | None:
 
 
 def _path(request: Request) -> str:
-    path = request.query.get("path")
+    path = request.query.path("path")
     if not path:
         raise InvalidParameter('bad parameter: "path" cannot be empty')
     return path

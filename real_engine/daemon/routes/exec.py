@@ -42,7 +42,7 @@ class ExecRoutes:
         size = options.get("ConsoleSize")
         size = check_window(*size) if execution.terminal and size else None
         if options.get("Detach"):
-            self._execs.launch(execution, None, framed=False, size=size, quietly=False)
+            self._execs.launch(execution, None, framed=False, size=size)
             return Response(status=200)
         framed = not execution.terminal
         modern = request.version is None or request.version >= (1, 42)
@@ -66,7 +66,6 @@ class ExecRoutes:
                     keys=keys,
                     pending=hijacked.buffered,
                     size=size,
-                    quietly=False,
                     explain=explain,
                 )
         return None

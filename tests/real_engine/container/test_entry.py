@@ -293,6 +293,16 @@ time.sleep(600)
     assert "['killed']" == swept.stdout.strip()
 
 
+def test_its_first_process_claims_no_namespaces_of_its_own(engine, container):
+    running, spec = container()
+    with engine.enter(running.pidfd, ID, spec, ExecSpec(("true",))) as entry:
+        _start(entry)
+        assert 0 == entry.wait(timeout_seconds=20)
+        (clone,) = [step for step in entry.steps if step.call.startswith("clone3(")]
+    assert ("clone3(0)", "CloneOutside") == (clone.call, clone.operation)
+    assert "no namespace is new" in clone.why
+
+
 def test_what_the_phases_took(engine, container):
     running, spec = container(limits=Limits(pids=20))
     with engine.enter(running.pidfd, ID, spec, ExecSpec(("true",))) as entry:

@@ -1,9 +1,11 @@
 """What containers do by the API: states, limits, namespaces, files, restarts and health, on the real kernel."""
 
 import base64
+import dataclasses
 import io
 import itertools
 import json
+import os
 import tarfile
 import time
 from collections.abc import Iterator
@@ -450,6 +452,168 @@ def test_top(api) -> None:
     assert api.get(f"/containers/{identifier}/top", ps_args="-o comm").status >= 400
 
 
+# --- what Docker does too --------------------------------------------------------------------------------------------
+
+
+def test_no_device_made_in_a_container_can_be_opened_by_any_way(api, tmp_path: Path) -> None:
+    (tmp_path / "nested").mkdir()
+    binds = [f"{tmp_path}:/host", f"{tmp_path / 'nested'}:/host/nested", "nodes:/volume"]
+    identifier = api.run("sleep", "100", host={"Binds": binds})
+    places = ("/k", "/host/k", "/host/nested/k", "/volume/k", "/tmp/k")
+    made = "; ".join(f"mknod {place} c 1 11" for place in places)
+    assert (0, b"") == api.execute(identifier, "sh", "-c", made)
+    opened = "; ".join(f"(echo x > {place}) && echo opened; cat {place} && echo read" for place in places)
+    _, output = api.execute(identifier, "sh", "-c", opened)
+    assert (2 * len(places), False) == (output.count(b"Operation not permitted"), b"opened" in output)
+    # Root of such a program may mount: then too what guards the node is the cgroup.
+    _, output = api.execute(identifier, "sh", "-c", "mknod /l b 7 0; mount /l /mnt; (cat /l)", Privileged=True)
+    assert b"can't open '/l': Operation not permitted" in output
+    api.remove(identifier)
+    api.delete("/volumes/nodes")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("Cmd", ["echo", "a\0b"]),
+        ("Entrypoint", ["ec\0ho"]),
+        ("Env", ["A=\0b"]),
+        ("WorkingDir", "/a\0b"),
+        ("User", "a\0b"),
+        ("Hostname", "a\0b"),
+        ("Domainname", "a\0b"),
+    ],
+)
+def test_a_nul_is_refused_before_anything_is_made(api, field: str, value: object) -> None:
+    before = api.get("/containers/json", all=1).json()
+    answer = api.post("/containers/create", {"Image": IMAGE, "Cmd": ["true"], field: value})
+    assert (400, True) == (answer.status, answer.message.startswith(f"{field} can't contain a NUL byte: "))
+    assert before == api.get("/containers/json", all=1).json()
+    if field in ("Cmd", "Env", "WorkingDir", "User"):
+        identifier = api.run("sleep", "100")
+        answer = api.post(f"/containers/{identifier}/exec", {"Cmd": ["true"], field: value})
+        assert (400, True) == (answer.status, answer.message.startswith(f"{field} can't contain a NUL byte: "))
+        assert api.inspect(identifier)["ExecIDs"] is None
+
+
+def test_a_name_in_another_encoding_is_copied(api) -> None:
+    identifier = api.run("sh", "-c", "mkdir /d; echo there > /d/$(printf 'caf\\351'); sleep 100")
+    name = b"caf\xe9"
+    path = f"/containers/{identifier}/archive?path=/d/caf%E9"
+    api.until(lambda: api.request("HEAD", path).status == 200)
+    status = json.loads(base64.b64decode(api.request("HEAD", path).headers["X-Docker-Container-Path-Stat"]))
+    assert ("caf\ufffd", 6) == (status["name"], status["size"])
+    with tarfile.open(fileobj=io.BytesIO(api.get(path).body)) as archive:
+        (member,) = archive.getmembers()
+        assert (name, b"there\n") == (os.fsencode(member.name), archive.extractfile(member).read())
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        member = tarfile.TarInfo(os.fsdecode(b"na\xefve"))
+        member.size = 3
+        archive.addfile(member, io.BytesIO(b"new"))
+    api.execute(identifier, "sh", "-c", "mkdir /$(printf '\\344')")
+    assert 200 == api.request("PUT", f"/containers/{identifier}/archive?path=/%E4", buffer.getvalue()).status
+    assert b"new" == of_stream(
+        api.execute(identifier, "sh", "-c", "cat /$(printf '\\344')/$(printf 'na\\357ve')")[1], 1
+    )
+    assert 404 == api.get(f"/containers/{identifier}/archive?path=/d/nosuch%E9").status
+
+
+def test_what_is_made_up_in_a_running_container_is_not_copied(api) -> None:
+    script = (
+        "mkdir /etc/mine; mount -t tmpfs none /mnt; echo secret > /mnt/f; echo kept > /v/f; echo own > /f; sleep 100"
+    )
+    host = {"Binds": ["copied:/v"], "Tmpfs": {"/t": ""}, "CapAdd": ["SYS_ADMIN"]}
+    identifier = api.run("sh", "-c", script, host=host, Hostname="named")
+    of = f"/containers/{identifier}/archive"
+    api.until(lambda: api.get(of, path="/f").status == 200)
+    for path in ("/proc/version", "/proc/1/environ", "/sys/kernel", "/dev/null", "/mnt/f", "/dev/pts/ptmx"):
+        assert 404 == api.get(of, path=path).status, path
+    assert b"kept\n" in api.get(of, path="/v/f").body
+    assert b"named\n" in api.get(of, path="/etc/hostname").body
+    assert b"127.0.0.1\tlocalhost" in api.get(of, path="/etc/hosts").body
+    # Docker's way too: it is put into the root file system, where the container's /proc hides it.
+    assert 200 == api.request("PUT", of, _archive(("x", b"1")), path="/proc").status
+    assert b"No such file" in api.execute(identifier, "cat", "/proc/x")[1]
+    assert 404 == api.request("PUT", of, _archive(("x", b"1")), path="/proc/sys/kernel").status
+    assert 200 == api.request("PUT", of, _archive(("x", b"1")), path="/v").status
+    assert b"1" == of_stream(api.execute(identifier, "cat", "/v/x")[1], 1)
+    before = Path("/proc/self/mountinfo").read_text()
+    assert identifier not in before
+    api.remove(identifier)
+    api.delete("/volumes/copied")
+
+
+def test_a_mount_that_passes_nothing_on_is_refused(api) -> None:
+    for mode, what in (("rshared", "a shared"), ("slave", "a shared or slave")):
+        identifier = api.create("true", host={"Binds": [f"/proc/sys:/x:{mode}"]})
+        answer = api.post(f"/containers/{identifier}/start")
+        assert (500, f"path /proc/sys is mounted on /proc but it is not {what} mount") == (
+            answer.status,
+            answer.message,
+        )
+        assert 128 == api.inspect(identifier)["State"]["ExitCode"]
+
+
+def test_cpu_time_of_real_time(api) -> None:
+    kept = {"CpuRealtimePeriod": 500_000, "CpuRealtimeRuntime": 0}
+    identifier = api.run("sleep", "100", host=kept)
+    lines = Path(f"/proc/{api.inspect(identifier)['State']['Pid']}/cgroup").read_text().splitlines()
+    group = next(
+        Path(f"/sys/fs/cgroup/cpu{line.split(':')[2]}") for line in lines if "cpu" in line.split(":")[1].split(",")
+    )
+    if not (group / "cpu.rt_period_us").exists():
+        pytest.skip("this kernel has no real-time scheduling of groups")
+    assert "500000" == (group / "cpu.rt_period_us").read_text().strip()
+    refused = api.create("true", host={"CpuRealtimeRuntime": 1000})
+    answer = api.post(f"/containers/{refused}/start")
+    assert (500, True) == (answer.status, "cpu.rt_runtime_us: invalid argument" in answer.message)
+    assert 'unable to apply cgroup configuration: failed to write "1000": write /' in answer.message
+    above = {"CpuRealtimePeriod": 1000, "CpuRealtimeRuntime": 2000}
+    answer = api.post("/containers/create", {"Image": IMAGE, "HostConfig": above})
+    assert (400, "cpu real-time runtime cannot be higher than cpu real-time period") == (answer.status, answer.message)
+
+
+def test_warnings_of_what_does_harm_or_nothing(api) -> None:
+    memory = (
+        "OOM killer is disabled for the container, but no memory limit is set, this can result in the system running "
+        "out of resources."
+    )
+    ports = "Published ports are discarded when using host network mode"
+    kernel = "Specifying a kernel memory limit is deprecated and will be removed in a future release."
+    bindings = {"80/tcp": [{"HostPort": "80"}]}
+    older = dataclasses.replace(api, version="/v1.41")
+    for host, through, expected in (
+        ({"OomKillDisable": True}, api, [memory]),
+        ({"OomKillDisable": True, "Memory": 1 << 25}, api, []),
+        ({"NetworkMode": "host", "PortBindings": bindings, "OomKillDisable": True}, api, [memory, ports]),
+        ({"PortBindings": bindings}, api, []),
+        ({"KernelMemory": 1 << 25}, api, []),  # of an API that has it no more
+        ({"KernelMemory": 1 << 25, "OomKillDisable": True}, older, [kernel, memory]),
+        ({"KernelMemory": -1}, older, []),
+    ):
+        answer = through.post("/containers/create", {"Image": IMAGE, "Cmd": ["true"], "HostConfig": host})
+        assert (201, expected) == (answer.status, answer.json()["Warnings"]), host
+        identifier = answer.json()["Id"]
+        assert "KernelMemory" not in api.inspect(identifier)["HostConfig"]
+    update = {"CpuShares": 100, "KernelMemory": 1 << 25}
+    assert [] == api.post(f"/containers/{identifier}/update", update).json()["Warnings"]
+    assert [kernel] == older.post(f"/containers/{identifier}/update", {"KernelMemory": 1 << 25}).json()["Warnings"]
+    body = {"Image": IMAGE, "HostConfig": {"KernelMemory": 1 << 21}}
+    assert "Minimum kernel memory limit allowed is 6MB" == older.post("/containers/create", body).message
+
+
+def test_a_sysctl_that_is_not_there_counts_as_not_found(api) -> None:
+    for name, value, status, why in (
+        ("net.nosuch", "1", 127, "open /proc/sys/net/nosuch: no such file or directory"),
+        ("net.ipv4.ip_default_ttl", "abc", 125, "write /proc/sys/net/ipv4/ip_default_ttl: invalid argument"),
+    ):
+        identifier = api.create("true", host={"Sysctls": {name: value}})
+        answer = api.post(f"/containers/{identifier}/start")
+        assert f"unable to start container process: error during container init: {why}" in answer.message
+        assert status == api.inspect(identifier)["State"]["ExitCode"]
+
+
 # --- health and restarts ---------------------------------------------------------------------------------------------
 
 
@@ -476,6 +640,20 @@ def test_a_health_check_that_takes_too_long_and_none_at_all(api) -> None:
     assert "Health" not in api.inspect(none)["State"]
 
 
+def test_a_health_check_is_told_as_any_exec(api) -> None:
+    identifier = api.create("sleep", "100", Healthcheck={"Test": ["CMD", "true"], "Interval": 100_000_000})
+    since = time.time()
+    api.post(f"/containers/{identifier}/start")
+    api.until(lambda: api.inspect(identifier)["State"]["Health"]["Status"] == "healthy")
+    events = api.get("/events", since=since, until=int(time.time()) + 1, filters={"container": [identifier]}).lines()
+    told = [(one["Action"], one["Actor"]["Attributes"]) for one in events if one["Action"] != "start"]
+    first = told[0][1]["execID"]
+    assert ["exec_create: true", "exec_start: true", "exec_die"] == [
+        action for action, about in told if about.get("execID") == first
+    ]
+    assert ("health_status: healthy", "0") == (told[3][0], told[2][1]["exitCode"])
+
+
 def test_restarts_come_ever_later_and_come_to_an_end(api) -> None:
     policy = {"Name": "on-failure", "MaximumRetryCount": 3}
     identifier = api.run("sh", "-c", "date +%s.%N >/dev/null; echo run; exit 3", host={"RestartPolicy": policy})
@@ -486,10 +664,10 @@ def test_restarts_come_ever_later_and_come_to_an_end(api) -> None:
     assert 4 == of_stream(lines, 1).count(b"run")
     since = shown["Created"]
     events = api.get("/events", since=since, until=int(time.time()) + 1, filters={"container": [identifier]}).lines()
-    starts = [one["timeNano"] / 1e9 for one in events if one["Action"] == "start"]
+    starts = [one["timeNano"] for one in events if one["Action"] == "start"]
     waits = [later - earlier for earlier, later in itertools.pairwise(starts)]
-    assert waits == sorted(waits)
-    assert 0.1 <= waits[0] < waits[-1]
+    # Each wait can be longer on a busy machine, but none shorter. (How long is meant, `test_restarting` asks.)
+    assert [True] * 3 == [wait >= least * 1_000_000 for wait, least in zip(waits, (100, 200, 400), strict=True)]
 
 
 def test_a_stopped_container_is_not_restarted(api) -> None:

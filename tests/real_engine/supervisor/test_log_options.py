@@ -54,12 +54,46 @@ def test_values_that_cannot_be_meant(driver, options, message):
         ("local", {"labels": "a"}, "unknown log opt 'labels' for log driver local"),
         ("none", {"max-size": "1"}, "invalid logging opts for driver none"),
         ("nosuch", {}, "logger: no log driver named 'nosuch' is registered"),
+        ("json-file", {"mode": "foo"}, "logger: logging mode not supported: foo"),
+        ("local", {"mode": "foo"}, "logger: logging mode not supported: foo"),
+        (
+            "json-file",
+            {"max-buffer-size": "4m"},
+            "logger: max-buffer-size option is only supported with 'mode=non-blocking'",
+        ),
+        (
+            "local",
+            {"mode": "blocking", "max-buffer-size": ""},
+            "logger: max-buffer-size option is only supported with 'mode=non-blocking'",
+        ),
+        (
+            "json-file",
+            {"mode": "non-blocking", "max-buffer-size": "-1"},
+            "error parsing option max-buffer-size: invalid size: '-1'",
+        ),
     ],
 )
 def test_names_that_do_not_exist(driver, options, message):
     with pytest.raises(InvalidParameter) as raised:
         validate(driver, options)
     assert message == str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ({}, None),
+        ({"mode": ""}, None),
+        ({"mode": "blocking"}, None),
+        ({"mode": "non-blocking"}, 1_000_000),
+        ({"mode": "non-blocking", "max-buffer-size": "4m"}, 4 << 20),
+        ({"mode": "non-blocking", "max-buffer-size": "0"}, 0),
+    ],
+)
+@pytest.mark.parametrize("driver", ["json-file", "local"])
+def test_the_mode_is_of_every_driver(driver, options, size):
+    validate(driver, options)
+    assert size == LogOptions("/log", driver, options).buffer_bytes
 
 
 def test_attributes():
