@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Json = dict[str, Any]
-Sink = "Callable[[Json], None]"
 
 FORMAT = 1
 KINDS = frozenset(

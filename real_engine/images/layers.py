@@ -34,7 +34,7 @@ from real_engine.images.trees import remove_tree
 from real_engine.registry.media_types import DOCKER_LAYER, OCI_LAYER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from real_engine.images.compression import Source
@@ -188,17 +188,15 @@ class LayerStore:
             record = _Record(plain.digest, extracted.size, plain.size, {blob.digest: blob})
             return self._settle(building, record, writer, held=expected is not None)
 
-    def commit(self, upper: Path, lower: Sequence[Path] = ()) -> Layer:
+    def commit(self, upper: Path) -> Layer:
         """Make a layer of an overlay's upper directory, which must not change meanwhile.
 
-        Its whiteouts become those of the archive. `lower`, the directories below, the lowest first, is for whoever
-        compares the two; the upper directory alone says all that a layer needs.
+        Its whiteouts become those of the archive. What is below doesn't matter: the upper directory says all.
 
         Raises:
             EngineError: overlayfs has put something there that no layer can say.
             OSError: no room.
         """
-        del lower
         root = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             stream = IteratorReader(write_tar(root, marks=self.marks, whole_seconds=True))

@@ -255,7 +255,6 @@ class ImageStore:
         self,
         parent: Image | None,
         upper: Path,
-        lower: Sequence[Path] = (),
         *,
         container_config: dict[str, Any],
         config: dict[str, Any] | None = None,
@@ -274,7 +273,7 @@ class ImageStore:
             EngineError: the upper directory holds what no layer can say.
         """
         changed = apply_changes(container_config if config is None else config, changes)
-        layer = self.layers.commit(upper, lower)
+        layer = self.layers.commit(upper)
         made = child_configuration(
             parent,
             config=changed,

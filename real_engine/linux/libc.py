@@ -15,7 +15,6 @@ from typing import Any, NoReturn
 libc = ctypes.PyDLL(None, use_errno=True)
 
 AT_FDCWD = -100
-AT_SYMLINK_NOFOLLOW = 0x100
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 

@@ -9,10 +9,6 @@ import os
 
 from real_engine.linux.libc import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE, fail, function, syscall
 
-MS_RDONLY = 0x1
-MS_NOSUID = 0x2
-MS_NODEV = 0x4
-MS_NOEXEC = 0x8
 MS_REMOUNT = 0x20
 MS_BIND = 0x1000
 MS_REC = 0x4000

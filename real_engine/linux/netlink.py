@@ -30,7 +30,6 @@ NLA_F_NESTED, _NLA_TYPE = 0x8000, 0x3FFF
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
-RTM_DELNEIGH = 29
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
 IFLA_LINKINFO, IFLA_NET_NS_FD, IFLA_GROUP = 18, 28, 27
@@ -248,15 +247,6 @@ def new_route(destination: Subnet, gateway: Address | None, index: int, replace:
 def delete_route(destination: Subnet, gateway: Address | None, index: int) -> Message:
     """Forget such a route."""
     return RTM_DELROUTE, 0, _route_body(destination, gateway, index)
-
-
-def delete_neighbour(index: int, address: Address) -> Message:
-    """Forget which hardware address answers for `address` on the interface of `index`."""
-    return (
-        RTM_DELNEIGH,
-        0,
-        _NEIGHBOUR.pack(_family(address.version), index, 0, 0, 0) + attribute(NDA_DST, address.packed),
-    )
 
 
 class NetlinkSocket:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from real_engine.errors import EngineError, InvalidParameter
 from real_engine.images.trees import open_regular
-from real_engine.images.trees import size_bytes as size_bytes  # the daemon measures containers by it too
 from real_engine.linux.processes import RESOLVE_BENEATH, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -454,8 +454,20 @@ def seccomp_profile(options: list[str] | None) -> str | None:
             option.replace(":", "=", 1).partition("=") if option.startswith("seccomp:") else option.partition("=")
         )
         if name == "seccomp":
-            return value
+            return _checked_profile(value)
     return None
+
+
+def _checked_profile(value: str) -> str | None:
+    """It as `seccomp_profile` returns it. What looks like a file's name is no file of the daemon's machine."""
+    if value in ("", "builtin"):
+        return None
+    if value != "unconfined" and not value.lstrip().startswith("{"):
+        wrong = value.lstrip()[:1]
+        raise InvalidParameter(
+            f"Decoding seccomp profile failed: invalid character {wrong!r} looking for beginning of value"
+        )
+    return value
 
 
 def signal_number(text: str) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from real_engine.daemon.containers.record import Record
 from real_engine.errors import EngineError, NotFound
 from real_engine.images.rootfs import mounted
-from real_engine.volumes.contents import size_bytes
+from real_engine.images.trees import size_bytes
 from real_engine.volumes.mounts import MountPoint, acquire_mounts, end_mounts, release_mounts, resolve_mounts
 
 if TYPE_CHECKING:

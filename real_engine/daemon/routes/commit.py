@@ -38,7 +38,6 @@ def register(router: Router, daemon: "Daemon") -> None:
             image = daemon.images.commit(
                 _parent(daemon, record.image_id),
                 upper=daemon.containers.path(record) / "upper",
-                lower=daemon.containers.layers_below(record),
                 container_config=record.config,
                 config=config,
                 container_id=record.id,

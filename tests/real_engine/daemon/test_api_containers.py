@@ -681,3 +681,14 @@ def test_a_stopped_container_is_not_restarted(api) -> None:
     assert 409 == api.post(f"/containers/{again}/exec", {"Cmd": ["true"]}).status
     assert 204 == api.post(f"/containers/{again}/stop", t=0).status
     assert "exited" == api.inspect(again)["State"]["Status"]
+
+
+def test_a_profile_is_what_the_client_sends_and_no_file_of_this_machine(api) -> None:
+    identifier = api.create("true", host={"SecurityOpt": ["seccomp=/etc/passwd"]})
+    refused = api.post(f"/containers/{identifier}/start")
+    assert 400 == refused.status
+    assert "Decoding seccomp profile failed: invalid character '/'" in refused.message
+    api.remove(identifier)
+    assert (0, "Seccomp:\t2\n") == api.output(
+        "grep", "^Seccomp:", "/proc/self/status", host={"SecurityOpt": ["seccomp=builtin"]}
+    )

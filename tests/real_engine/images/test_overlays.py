@@ -228,7 +228,7 @@ def merged(layers):
 def test_a_committed_layer_shows_what_the_container_saw(place, store):
     change(place)
     lower, upper, _ = place
-    layer = store.layers.commit(upper, lower)
+    layer = store.layers.commit(upper)
     assert merged([*lower, upper]) == merged([*lower, layer.directory])
     assert "etc/group" not in merged([*lower, layer.directory])
 
@@ -270,7 +270,7 @@ def test_docker_loads_our_layer_and_we_theirs(peer, store, place, tmp_path):
     """A layer with whiteouts that we made means the same to Docker."""
     change(place)
     lower, upper, _ = place
-    layer = store.layers.commit(upper, lower)
+    layer = store.layers.commit(upper)
     base = LayerStore(tmp_path / "other", store.blobs)
     peer("import", "-", "layers:base", given=store.layers.tar(f"sha256:{lower[0].parent.name}").read())
     assert base.marks == store.layers.marks
