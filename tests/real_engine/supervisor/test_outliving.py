@@ -176,8 +176,12 @@ def _serving(root: Path, idle_seconds: float) -> Iterator[subprocess.Popen[bytes
         eventually((root / "run/supervisor.sock").exists)
         yield process
     finally:
-        process.kill()
-        process.wait()
+        process.terminate()  # without a container it ends in order, and so do its groups
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def test_it_ends_when_nobody_needs_it(tmp_path, image):
