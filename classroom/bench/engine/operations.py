@@ -154,7 +154,7 @@ class IdleMemory(Operation):
     title: str = "memory of the daemon with idle containers"
     unit: str = "MiB"
     target: float | None = 1 / 4
-    most: int | None = 5
+    most: int | None = 3
 
     def sample(self, one: Contestant) -> float:
         """MiB of proportional set size (proc_pid_smaps_rollup), the containers' own not counted."""

@@ -211,7 +211,6 @@ def test_a_commit_makes_a_child(store, make_image, tmp_path):
     image = store.commit(
         base,
         tmp_path / "upper",
-        base.layers,
         container_config={"Cmd": ["sh", "-c", "x"], "Env": ["A=1"]},
         author="me",
         comment="why",
