@@ -82,6 +82,7 @@ def _engine(arguments: Namespace) -> "Measured":
 
     from real_engine.errors import EngineError
 
+    asked = _rows(arguments, ENGINE_ROWS)
     if sys.platform != "linux":
         raise EngineError("containers need a Linux kernel; `onggi bench simulator` works here")
     if shutil.which("docker") is None:
@@ -95,7 +96,6 @@ def _engine(arguments: Namespace) -> "Measured":
     runs = arguments.runs if arguments.runs is not None else RUNS["engine"]
     if runs < 1:
         raise EngineError(f"runs {runs}: each contestant must run at least once")
-    asked = _rows(arguments, ENGINE_ROWS)
     described = machine.describe()
     with progress_bar("racing the engine and its peers") as progress:
         samples, missing, remarks = race(runs, quick=arguments.quick, names=asked, progress=progress)
