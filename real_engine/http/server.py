@@ -129,7 +129,6 @@ class Server:
         """Take connections from a listener and serve them, until there are enough others who do."""
         listener = self._listeners[index]
         while True:
-            self._await_room()
             try:
                 accepted = listener.accept()
             except OSError as error:
@@ -139,6 +138,7 @@ class Server:
                     _log.warning("cannot accept a connection: %s", error.strerror)
                     time.sleep(0.05)  # no descriptor or memory is free: let others finish
                 continue
+            self._await_room()  # who has no room keeps waiting, and others in the kernel's queue
             with self._lock:
                 self._waiting[index] -= 1
                 alone = self._waiting[index] < 1

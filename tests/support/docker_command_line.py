@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import struct
 import subprocess
 import termios
@@ -12,6 +13,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pytest
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,11 @@ class CommandLine:
     program: str = "docker"
     arguments: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Skip the test where there is no such program."""
+        if shutil.which(self.program) is None:
+            pytest.skip(f"there is no {self.program} on this machine: make peers")
 
     def __call__(
         self, *words: str, given: bytes | None = None, seconds: float = 60, directory: Path | None = None

@@ -154,7 +154,7 @@ def _in_a_namespace(work: Callable[[], None]) -> int:
     def run() -> None:
         try:
             unshare(CLONE_NEWNS)
-            mounts.make_private("/")  # nothing of what is mounted here spreads to the host
+            _make_private()
             work()
             outcome.append(os.open(_OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC))
         except OSError as error:
@@ -169,6 +169,22 @@ def _in_a_namespace(work: Callable[[], None]) -> int:
     if isinstance(outcome[0], OSError):
         raise outcome[0]
     return outcome[0]
+
+
+def _make_private() -> None:
+    """See that nothing of what is mounted in this thread's own namespace spreads to the host.
+
+    That is done at the top, since in a chroot `/` need not be a mount.
+    """
+    with contextlib.ExitStack() as opened:
+        own = os.open(_OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
+        opened.callback(os.close, own)
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        opened.callback(os.close, root)
+        setns(own, CLONE_NEWNS)
+        mounts.make_private("/")
+        os.fchdir(root)
+        os.chroot(".")
 
 
 def _furnish(root: int, directory: Path, points: list[MountPoint]) -> None:

@@ -266,7 +266,7 @@ def test_a_request_that_is_under_way_does_not_make_room(over_tcp):
         go.wait(10)
         return Response(200, b"done")
 
-    _, connect = over_tcp(lambda request: slow(request) if request.path == "/slow" else ok(request), most_connections=2)
+    _, connect = over_tcp(lambda request: slow(request) if request.path == "/slow" else ok(request), most_connections=4)
     busy = connect()
     busy.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
     time.sleep(0.1)
