@@ -3,10 +3,13 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from classroom.bench.engine.runtimes import RUNTIMES
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-_PEERS = ("onggi", "dockerd", "crun", "runc")
+_PEERS = ("onggi", "dockerd", *RUNTIMES)
+_WIDE = 100  # columns of a terminal, from which on all contestants have one of the table
 
 
 def show(console: "Console", found: Mapping[str, Any]) -> None:
@@ -16,12 +19,19 @@ def show(console: "Console", found: Mapping[str, Any]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("operation")
     names = _contestants(found)
-    for name in (*names, "ratio to dockerd", "target"):
-        table.add_column(name, justify="right")
+    # The runtimes alone are in one row only: where there is no room for their columns, they get lines below.
+    columns = names if console.width >= _WIDE else [name for name in names if name not in RUNTIMES]
+    for name in (*columns, "ratio to dockerd", "target"):
+        table.add_column(name, justify="right", overflow="fold")
     for key, row in _rows(found):
         ratio = found["ratios"].get(key)
-        table.add_row(row["title"], *(_figure(row, name) for name in names), _ratio(ratio), _target(ratio))
+        cells = (*(_figure(row, name) for name in columns), _ratio(ratio))
+        table.add_row(row["title"], *(cell.replace(" (", "\n(") for cell in cells), _target(ratio))
     console.print(table)
+    for _, row in _rows(found):
+        for name in names:
+            if name in row and name not in columns:
+                console.print(f"{row['title']}: {name} {_figure(row, name)}")
     for line in _remarks(found):
         console.print(line)
 
@@ -37,7 +47,7 @@ def to_markdown(found: Mapping[str, Any]) -> str:
         "differ; the ratios less so.",
         "",
         f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, Python {machine['python'].split()[-1]};",
-        f"{found['runs']} samples of each; recorded {machine['recorded_at'][:10]}.",
+        f"{_counts(found)}; recorded {machine['recorded_at'][:10]}.",
         "",
         "| operation | " + " | ".join(names) + " | ratio to dockerd | target |",
         "|---|" + "--:|" * (len(names) + 2),
@@ -87,3 +97,10 @@ def _target(ratio: Mapping[str, Any] | None) -> str:
 def _remarks(found: Mapping[str, Any]) -> list[str]:
     missing = found["not_installed"]
     return [*([f"not installed here, so not raced: {', '.join(missing)}"] if missing else []), *found["warnings"]]
+
+
+def _counts(found: Mapping[str, Any]) -> str:
+    """How many samples there are of each row, and of which there are fewer."""
+    fewer = [(row["title"], len(row["onggi"]["samples"])) for _, row in _rows(found)]
+    text = ", ".join(f"{count} of {title}" for title, count in fewer if count != found["runs"])
+    return f"{found['runs']} samples of each" + (f", but {text}" if text else "")
