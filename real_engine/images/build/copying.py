@@ -7,6 +7,7 @@ followed; what is new belongs to root or to `--chown`; ADD unpacks local archive
 import os
 import posixpath
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from real_engine.images.build.trees import Tree
 ROOT_OWNER = (0, 0)
 
 
-class FileSource(Tree):
+class FileSource(Tree, ABC):
     """A tree that files are copied from, which knows their digests; `is_context` is the build context.
 
     The paths of what is copied or read are without links.
@@ -59,9 +60,9 @@ class FileSource(Tree):
         ):
             yield file
 
+    @abstractmethod
     def digest(self, path: str) -> str:
         """The digest of the file or directory entry that `path` (without links) names."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)

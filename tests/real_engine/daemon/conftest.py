@@ -19,11 +19,14 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from front import front
 
 from real_engine.daemon.app import Daemon
 from real_engine.daemon.config import DaemonConfig
 from real_engine.http.listeners import UnixListener
 from real_engine.http.server import Server
+
+__all__ = ["front"]
 
 
 def _load_description() -> Any:
@@ -218,3 +221,13 @@ def check(description: Any) -> Callable[..., None]:
     """Holds an answer against Docker's description: `check("GET", "/info", 200, payload)`."""
     checked: Callable[..., None] = description.check
     return checked
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 32 MiB."""
+    directory = tmp_path / "small"
+    directory.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(directory)], check=True, timeout=10)
+    yield directory
+    subprocess.run(["umount", "-l", str(directory)], check=True, timeout=10)

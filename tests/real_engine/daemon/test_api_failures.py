@@ -116,16 +116,6 @@ def test_a_killed_daemon_leaves_nothing_half_made(tmp_path: Path, work: Callable
             assert (0, "works\n") == second.api.output("echo", "works")
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 32 MiB."""
-    directory = tmp_path / "small"
-    directory.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(directory)], check=True, timeout=10)
-    yield directory
-    subprocess.run(["umount", "-l", str(directory)], check=True, timeout=10)
-
-
 def test_a_full_disk(small_disk: Path) -> None:
     with served(small_disk) as engine:
         api = engine.api

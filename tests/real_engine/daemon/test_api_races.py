@@ -154,16 +154,6 @@ def test_what_a_killed_daemon_could_not_write_down(tmp_path: Path) -> None:
             api.until(lambda: not any(second.left().values()))
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 16 MiB."""
-    directory = tmp_path / "small"
-    directory.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(directory)], check=True, timeout=10)
-    yield directory
-    subprocess.run(["umount", "-l", str(directory)], check=True, timeout=10)
-
-
 def test_a_container_that_ends_on_a_full_disk(small_disk: Path) -> None:
     with served(small_disk) as engine:
         api = engine.api

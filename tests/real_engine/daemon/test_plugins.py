@@ -1,26 +1,20 @@
 """The API's calls under /plugins, and the command line's with a plugin that runs beside the daemon."""
 
 import copy
-import importlib.util
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from sample_plugin import SamplePlugin
 
 DOCKER = shutil.which("docker")
 
 
 @pytest.fixture
 def sample(daemon, short_path: Path):
-    path = Path(__file__).parents[1] / "plugins/sample_plugin.py"
-    spec = importlib.util.spec_from_file_location("sample_plugin", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     _ = daemon.volumes  # makes the directory
-    plugin = module.SamplePlugin(daemon.config.data_root / "plugins/sample.sock", short_path / "content")
+    plugin = SamplePlugin(daemon.config.data_root / "plugins/sample.sock", short_path / "content")
     yield plugin
     plugin.close()
 

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from real_engine.http import Response, Server
+from real_engine.http import Response
 from real_engine.http.listeners import TcpListener
 from real_engine.images.references import Reference
 from real_engine.registry.client import RegistryClient
@@ -26,22 +26,6 @@ NOBODY = {"X-Registry-Auth": base64.urlsafe_b64encode(b"{}").decode()}
 def _auth(name, password):
     text = json.dumps({"username": name, "password": password})
     return {"X-Registry-Auth": base64.urlsafe_b64encode(text.encode()).decode()}
-
-
-@pytest.fixture
-def front():
-    """Serves a handler on a port; returns its host."""
-    servers = []
-
-    def begin(handler):
-        listener = TcpListener("127.0.0.1", 0)
-        servers.append(Server(handler, [listener]))
-        servers[-1].start()
-        return f"127.0.0.1:{listener.port}"
-
-    yield begin
-    for server in servers:
-        server.stop(1.0)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from front import front
 
 from real_engine.http import Server
 from real_engine.http.listeners import TcpListener
@@ -16,6 +17,8 @@ from real_engine.registry.names import sha256
 from real_engine.registry.passwords import Passwords
 from real_engine.registry.server import Registry
 from real_engine.registry.storage import Storage
+
+__all__ = ["front"]
 
 
 @dataclass

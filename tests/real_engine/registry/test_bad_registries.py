@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from real_engine.errors import EngineError
-from real_engine.http import Request, Response, Server
-from real_engine.http.listeners import TcpListener
+from real_engine.http import Request, Response
 from real_engine.images.references import Reference
 from real_engine.images.store import ImageStore
 from real_engine.registry import media_types
@@ -30,22 +29,6 @@ from real_engine.registry.transport import Unreachable
 Handler = Callable[[Request], Response | None]
 CONTENT = os.urandom(400_000)
 SECRET = Credentials("anna", "secret")
-
-
-@pytest.fixture
-def front() -> Iterator[Callable[[Handler], str]]:
-    """Serves a handler; returns its host."""
-    servers = []
-
-    def begin(handler: Handler) -> str:
-        listener = TcpListener("127.0.0.1", 0)
-        servers.append(Server(handler, [listener]))
-        servers[-1].start()
-        return f"127.0.0.1:{listener.port}"
-
-    yield begin
-    for server in servers:
-        server.stop(1.0)
 
 
 @pytest.fixture

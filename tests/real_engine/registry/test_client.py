@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
+from front import Front
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,23 +29,6 @@ from real_engine.registry.passwords import Passwords, hash_password
 from real_engine.registry.transport import Cancelled, Transport, Unreachable
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
-Front = Callable[[Callable[[Request], Response | None]], str]
-
-
-@pytest.fixture
-def front() -> Iterator[Front]:
-    """Serves a handler; returns its host."""
-    servers = []
-
-    def begin(handler: Callable[[Request], Response | None]) -> str:
-        listener = TcpListener("127.0.0.1", 0)
-        servers.append(Server(handler, [listener]))
-        servers[-1].start()
-        return f"127.0.0.1:{listener.port}"
-
-    yield begin
-    for server in servers:
-        server.stop(1.0)
 
 
 def _descriptor(content: bytes, size: int | None = None) -> Descriptor:

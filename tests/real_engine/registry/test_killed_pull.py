@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from archives import tar_of
 from daemons import our_daemon
 from engine_api import EngineApi
 from slow_registry import PORT, SlowRegistry, slow_registry
@@ -27,15 +28,6 @@ pytestmark = [pytest.mark.root]
 NAME = "me/app"
 # A layer each. They come by three, and one of those is whole long before the others.
 FILES = {f"file{size}": os.urandom(size) for size in (300_000, 1_500_000, 1_600_000, 1_700_000)}
-
-
-def tar_of(name: str, content: bytes) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        entry = tarfile.TarInfo(name)
-        entry.size = len(content)
-        archive.addfile(entry, io.BytesIO(content))
-    return buffer.getvalue()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import os
-import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from archives import tar_of
 
 from real_engine.errors import EngineError, NotFound
 from real_engine.http import Request, Response, Server
@@ -66,15 +66,6 @@ class Machine:
         """What there is of layers, blobs and images, but not of what may be gone on from."""
         places = (self.root / "layers", self.root / "images/blobs/sha256")
         return [path.name for place in places if place.exists() for path in place.iterdir()]
-
-
-def tar_of(name: str, content: bytes) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        entry = tarfile.TarInfo(name)
-        entry.size = len(content)
-        archive.addfile(entry, io.BytesIO(content))
-    return buffer.getvalue()
 
 
 @pytest.fixture
